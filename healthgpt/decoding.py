@@ -1,0 +1,73 @@
+"""How tokens are chosen: the user's settings, checked, and seeded sampling that does not depend on the batch."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoding:
+    """Decoding settings. Greedy by default.
+
+    Attributes:
+        max_new_tokens: bound on an answer's length in tokens (a drawing's is the VQGAN's grid).
+        temperature, top_p: used only with `do_sample`.
+        num_beams: beams of beam search; 1 is none.
+        repetition_penalty: None takes the base's `generation_config.json`; only generated tokens are penalised.
+        seed: None draws a fresh one. Each sample of a batch starts from the seed, as it would alone.
+    """
+
+    max_new_tokens: int = 1024
+    do_sample: bool = False
+    temperature: float | None = None
+    top_p: float | None = None
+    num_beams: int = 1
+    repetition_penalty: float | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens is {self.max_new_tokens}, expected at least 1")
+        if self.num_beams < 1:
+            raise ValueError(f"num_beams is {self.num_beams}, expected at least 1")
+        if self.repetition_penalty is not None and self.repetition_penalty <= 0:
+            raise ValueError(f"repetition_penalty is {self.repetition_penalty}, expected more than 0")
+        if self.do_sample:
+            if self.temperature is not None and self.temperature <= 0:
+                raise ValueError(f"temperature is {self.temperature}, sampling expects more than 0")
+            if self.top_p is not None and not 0 < self.top_p <= 1:
+                raise ValueError(f"top_p is {self.top_p}, expected more than 0 and at most 1")
+        if self.seed is not None and not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed is {self.seed}, expected 0 ... 2**63 - 1")
+
+
+class GumbelSampling(LogitsProcessor):
+    """Turns greedy choice into sampling: the largest score + Gumbel noise is a draw from the scores' softmax.
+
+    Every row has a generator of its own on the CPU, so a sample is the same alone and in a batch, on every device.
+    """
+
+    def __init__(self, num_rows: int, seed: int | None):
+        seeds = [secrets.randbits(63) if seed is None else seed for _ in range(num_rows)]
+        self._generators = [torch.Generator().manual_seed(s) for s in seeds]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """(B, V) scores -> (B, V) perturbed scores."""
+        noise = torch.stack([self._noise(generator, scores.shape[1]) for generator in self._generators])
+        return scores + noise.to(scores.device)
+
+    @staticmethod
+    def _noise(generator: torch.Generator, size: int) -> Tensor:
+        uniform = torch.rand(size, generator=generator, dtype=torch.float64).clamp_min(1e-300)
+        return -(-uniform.log()).log().float()
+
+
+def chunked(length: int, size: int) -> Sequence[range]:
+    """0 ... length - 1 in runs of at most `size`."""
+    return [range(start, min(start + size, length)) for start in range(0, length, size)]

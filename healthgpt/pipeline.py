@@ -1,0 +1,412 @@
+"""`HealthGPT`: load once, then answer questions about images and draw images.
+
+One network serves both tasks; the pipeline owns it. It alone calls `route`, under a lock, so threads may share a
+`HealthGPT`: their calls run one after another.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self, overload
+
+import torch
+from PIL import Image
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from healthgpt.config import ModelSources
+from healthgpt.decoding import Decoding, GumbelSampling, chunked
+from healthgpt.images import ImageSource
+from healthgpt.loading import LoadedModel, LoadOptions, load_model
+from healthgpt.processor import Prompt, as_image
+from healthgpt.sources import named_sources
+from healthgpt.streaming import Cancelled, TokenQueue, settled_pieces
+from healthgpt.tasks import Task
+from healthgpt.vocabulary import ImageVocabulary, OnlyImageCodes
+
+# What the original samples from where the base's generation_config.json names no number.
+_DEFAULT_TOP_K = 50
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One thing to do, for `run_batch`.
+
+    Attributes:
+        images: none, one or several, all belonging to the conversation's first turn.
+        history: earlier (question, answer) turns.
+    """
+
+    task: Task
+    question: str
+    images: Sequence[ImageSource] = ()
+    history: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Answer:
+    """An answer and how it came about.
+
+    Attributes:
+        token_ids: generated ids, with the stop token that ended them (there is none in a truncated answer).
+        prompt_ids: the prompt's ids, -200 where an image stands.
+    """
+
+    text: str
+    token_ids: list[int]
+    prompt_ids: list[int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing:
+    """A drawn image and how it came about.
+
+    Attributes:
+        indices: VQGAN codes in row-major order.
+        token_ids: the codes' token ids and `<end_index>`.
+        prompt_ids: the prompt's ids, -200 where an image stands.
+    """
+
+    image: Image.Image
+    indices: list[int]
+    token_ids: list[int]
+    prompt_ids: list[int]
+
+
+class HealthGPT:
+    """A resident model that answers and draws.
+
+    Every call takes the keywords of `decoding.Decoding`: `max_new_tokens` (answers), `do_sample`, `temperature`,
+    `top_p`, `num_beams`, `repetition_penalty` and `seed`. Images are paths, PIL images or arrays (`images.read_image`).
+    """
+
+    def __init__(self, loaded: LoadedModel):
+        self._network = loaded.network
+        self._processor = loaded.processor
+        self._vqgan = loaded.vqgan
+        self._lock = threading.Lock()
+        config = loaded.network.config.text_config
+        self._context = int(config.max_position_embeddings)
+        base = loaded.network.generation_config
+        eos = base.eos_token_id if base.eos_token_id is not None else config.eos_token_id
+        self._stop_ids = [eos] if isinstance(eos, int) else list(eos or [])
+        if not self._stop_ids:
+            raise ValueError("neither generation_config.json nor config.json of the base names an eos_token_id")
+        self._pad_id = base.pad_token_id if base.pad_token_id is not None else self._stop_ids[0]
+        self._repetition_penalty = base.repetition_penalty or 1.0
+        self._top_k = base.top_k or _DEFAULT_TOP_K
+        # What remains of the base's settings must not leak into `generate`.
+        loaded.network.generation_config = GenerationConfig()
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        name_or_folder: str | Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        attn_implementation: str | None = None,
+        device_map: str | dict[str, Any] | None = None,
+        load_in_8bit: bool = False,
+        load_in_4bit: bool = False,
+    ) -> Self:
+        """Loads a model folder, a named model (`nano`, `m3`, `l14`, `xl32`) or a model folder on the hub.
+
+        Args:
+            device: auto, cpu, cuda, cuda:N or mps.
+            dtype: auto (the base's own), FP32, FP16 or BF16.
+            device_map: accelerate's placement over several GPUs.
+            load_in_8bit, load_in_4bit: quantise the base by bitsandbytes.
+
+        Raises:
+            FileNotFoundError, ValueError: no such model, or a part of it is missing or damaged.
+        """
+        options = LoadOptions(
+            device=device,
+            dtype=dtype,
+            attn_implementation=attn_implementation,
+            device_map=device_map,
+            load_in_8bit=load_in_8bit,
+            load_in_4bit=load_in_4bit,
+        )
+        with named_sources(str(name_or_folder)) as sources:
+            return cls.from_sources(sources, options)
+
+    @classmethod
+    def from_sources(cls, sources: ModelSources, options: LoadOptions = LoadOptions()) -> Self:
+        """Loads a model from its parts, wherever they are."""
+        return cls(load_model(sources, options))
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What this model can do."""
+        return self._network.tasks
+
+    @overload
+    def answer(
+        self, question: str, image: Any = None, *, return_details: Literal[False] = False, **decoding: Any
+    ) -> str: ...
+    @overload
+    def answer(self, question: str, image: Any = None, *, return_details: Literal[True], **decoding: Any) -> Answer: ...
+    def answer(
+        self,
+        question: str,
+        image: ImageSource | Sequence[ImageSource] | None = None,
+        *,
+        history: Sequence[tuple[str, str]] = (),
+        return_details: bool = False,
+        **decoding: Any,
+    ) -> str | Answer:
+        """Answers a question about an image, several images (a list) or none.
+
+        Args:
+            history: earlier (question, answer) turns; images belong to the first.
+            return_details: return an `Answer` instead of its text.
+
+        Raises:
+            ValueError, FileNotFoundError: an unreadable image, an empty question, a prompt longer than the context.
+        """
+        request = Request(task=Task.COMPREHENSION, question=question, images=_as_list(image), history=history)
+        answer = self._answer([request], Decoding(**decoding))[0]
+        return answer if return_details else answer.text
+
+    @overload
+    def draw(
+        self, question: str, image: Any = None, *, return_details: Literal[False] = False, **decoding: Any
+    ) -> Image.Image: ...
+    @overload
+    def draw(self, question: str, image: Any = None, *, return_details: Literal[True], **decoding: Any) -> Drawing: ...
+    def draw(
+        self,
+        question: str,
+        image: ImageSource | Sequence[ImageSource] | None = None,
+        *,
+        return_details: bool = False,
+        **decoding: Any,
+    ) -> Image.Image | Drawing:
+        """Draws what an instruction asks for, from an image or (report to X-ray) from the text alone.
+
+        Raises:
+            ValueError, FileNotFoundError: as `answer`; a model without generation plugin, fusion weights or VQGAN.
+        """
+        request = Request(task=Task.GENERATION, question=question, images=_as_list(image))
+        drawing = self._draw([request], Decoding(**decoding))[0]
+        return drawing if return_details else drawing.image
+
+    def answer_batch(
+        self, questions: Sequence[str], images: Sequence[Any] | None = None, *, batch_size: int = 8, **decoding: Any
+    ) -> list[str]:
+        """Answers many questions, each as `answer` would alone; `images[i]` is None, one image or a list."""
+        requests = _paired(Task.COMPREHENSION, questions, images)
+        return [result.text for result in self.run_batch(requests, batch_size=batch_size, **decoding)]
+
+    def draw_batch(
+        self, questions: Sequence[str], images: Sequence[Any] | None = None, *, batch_size: int = 8, **decoding: Any
+    ) -> list[Image.Image]:
+        """Draws many images, each as `draw` would alone."""
+        requests = _paired(Task.GENERATION, questions, images)
+        return [result.image for result in self.run_batch(requests, batch_size=batch_size, **decoding)]
+
+    def run_batch(self, requests: Sequence[Request], *, batch_size: int = 8, **decoding: Any) -> list[Any]:
+        """Runs requests of both tasks, mixed freely; results (`Answer`, `Drawing`) are in the requests' order.
+
+        Args:
+            batch_size: how many of one task run through the network together.
+        """
+        settings = Decoding(**decoding)
+        results: list[Any] = [None] * len(requests)
+        for task, run in ((Task.COMPREHENSION, self._answer), (Task.GENERATION, self._draw)):
+            places = [i for i, request in enumerate(requests) if request.task is task]
+            for chunk in chunked(len(places), batch_size):
+                here = [places[i] for i in chunk]
+                for place, result in zip(here, run([requests[i] for i in here], settings), strict=True):
+                    results[place] = result
+        return results
+
+    def stream(
+        self,
+        question: str,
+        image: ImageSource | Sequence[ImageSource] | None = None,
+        *,
+        history: Sequence[tuple[str, str]] = (),
+        **decoding: Any,
+    ) -> Iterator[str]:
+        """Yields the pieces of `answer`'s text as they are decided; together they are that text.
+
+        Closing the iterator stops the generation. The model is held until the iterator is finished or closed.
+
+        Raises:
+            ValueError, FileNotFoundError: as `answer`, at the call and not at the first piece; more than one beam.
+        """
+        settings = Decoding(**decoding)
+        if settings.num_beams > 1:
+            raise ValueError(f"streaming is greedy or sampled, num_beams is {settings.num_beams}")
+        prompt = self._prompt(
+            Request(task=Task.COMPREHENSION, question=question, images=_as_list(image), history=history)
+        )
+        limit = self._new_token_limit(prompt, settings)
+        return self._stream(prompt, settings, limit)
+
+    def _stream(self, prompt: Prompt, settings: Decoding, limit: int) -> Iterator[str]:
+        tokens, cancelled = TokenQueue(), threading.Event()
+
+        def work() -> None:
+            with tokens.closing():
+                self._generate(
+                    [prompt],
+                    settings,
+                    limit,
+                    streamer=tokens,
+                    stopping_criteria=StoppingCriteriaList([Cancelled(cancelled)]),
+                )
+
+        worker = threading.Thread(target=work, name="healthgpt-stream", daemon=True)
+        worker.start()
+        try:
+            yield from settled_pieces(tokens, self._processor.tokenizer, self._stop_ids)
+        finally:
+            cancelled.set()
+            worker.join()
+
+    def _answer(self, requests: Sequence[Request], settings: Decoding) -> list[Answer]:
+        prompts = [self._prompt(request) for request in requests]
+        limits = [self._new_token_limit(prompt, settings) for prompt in prompts]
+        answers = []
+        for prompt, limit, ids in zip(prompts, limits, self._generate(prompts, settings, max(limits)), strict=True):
+            ids = self._until_stop(ids[:limit])
+            text_ids = ids[:-1] if ids and ids[-1] in self._stop_ids else ids
+            text = self._processor.tokenizer.decode(text_ids)
+            answers.append(Answer(text=text, token_ids=ids, prompt_ids=prompt.ids))
+        return answers
+
+    def _draw(self, requests: Sequence[Request], settings: Decoding) -> list[Drawing]:
+        prompts = [self._prompt(request) for request in requests]
+        vocabulary = self._processor.image_vocabulary
+        if self._vqgan is None or vocabulary is None:
+            raise ValueError("drawing needs a VQGAN: a folder with model.yaml and last.ckpt (--vqgan_path)")
+        num_codes = self._vqgan.config.num_codes
+        for prompt in prompts:
+            length = self._processor.expanded_length(prompt)
+            if length + num_codes > self._context:
+                raise ValueError(
+                    f"a prompt of {length} tokens and an image of {num_codes} exceed the context of {self._context}"
+                )
+        generated = self._generate(prompts, settings, num_codes, codes_of=vocabulary)
+        codes = torch.tensor([vocabulary.indices(ids) for ids in generated])
+        with torch.inference_mode():
+            grids = codes.view(-1, *self._vqgan.config.grid).to(next(self._vqgan.parameters()).device)
+            pictures = self._vqgan.decode(grids)
+        return [
+            Drawing(
+                image=as_image(picture),
+                indices=vocabulary.indices(ids),
+                token_ids=[*ids, vocabulary.end_id],  # after the last code nothing else may come
+                prompt_ids=prompt.ids,
+            )
+            for picture, ids, prompt in zip(pictures, generated, prompts, strict=True)
+        ]
+
+    def _prompt(self, request: Request) -> Prompt:
+        if request.task not in self.tasks:
+            raise ValueError(f"this model has no {request.task} plugin, only {', '.join(self.tasks)}")
+        return self._processor.prompt(request.task, request.question, request.images, request.history)
+
+    def _new_token_limit(self, prompt: Prompt, settings: Decoding) -> int:
+        """How many tokens an answer may have: what is asked for, and what the context has left."""
+        length = self._processor.expanded_length(prompt)
+        if length >= self._context:
+            raise ValueError(f"a prompt of {length} tokens does not fit the context of {self._context}")
+        return min(settings.max_new_tokens, self._context - length)
+
+    def _until_stop(self, ids: list[int]) -> list[int]:
+        stops = (i for i, token in enumerate(ids) if token in self._stop_ids)
+        return ids[: next(stops, len(ids)) + 1]
+
+    def _generate(
+        self,
+        prompts: Sequence[Prompt],
+        settings: Decoding,
+        num_tokens: int,
+        codes_of: ImageVocabulary | None = None,
+        **arguments: Any,
+    ) -> list[list[int]]:
+        """New ids of prompts of one task, at most `num_tokens` each; exactly as many codes with `codes_of`."""
+        if settings.do_sample and settings.num_beams > 1 and len(prompts) > 1:
+            # Beam sampling draws from the library's one generator, so a batch would not be the same as one by one.
+            return [self._generate([prompt], settings, num_tokens, codes_of)[0] for prompt in prompts]
+        input_ids, mask, pixels = self._processor.batch(prompts)
+        config = GenerationConfig(
+            max_new_tokens=num_tokens,
+            num_beams=settings.num_beams,
+            repetition_penalty=settings.repetition_penalty or self._repetition_penalty,
+            eos_token_id=None if codes_of else self._stop_ids,
+            pad_token_id=self._pad_id,
+            **self._beam_sampling(settings),
+        )
+        processors = LogitsProcessorList(self._processors(settings, len(prompts), codes_of))
+        with self._lock, torch.inference_mode(), _seeded(settings):
+            self._network.route(prompts[0].task)
+            device = self._network.get_input_embeddings().weight.device
+            embeds = self._network.embed_prompt(input_ids.to(device), pixels)
+            generated = self._network.generate(
+                inputs_embeds=embeds,
+                attention_mask=mask.to(device),
+                generation_config=config,
+                logits_processor=processors,
+                **arguments,
+            )
+        return generated.tolist()
+
+    def _processors(self, settings: Decoding, num_rows: int, codes_of: ImageVocabulary | None) -> list[Any]:
+        """What is done to the scores before the largest is taken."""
+        processors: list[Any] = [OnlyImageCodes(codes_of)] if codes_of else []
+        if settings.do_sample and settings.num_beams == 1:
+            processors += [TemperatureLogitsWarper(float(settings.temperature or 1.0)), TopKLogitsWarper(self._top_k)]
+            if settings.top_p is not None:
+                processors.append(TopPLogitsWarper(settings.top_p))
+            processors.append(GumbelSampling(num_rows, settings.seed))
+        return processors
+
+    def _beam_sampling(self, settings: Decoding) -> dict[str, Any]:
+        if not settings.do_sample or settings.num_beams == 1:
+            return {"do_sample": False}
+        return {
+            "do_sample": True,
+            "temperature": settings.temperature or 1.0,
+            "top_k": self._top_k,
+            "top_p": settings.top_p or 1.0,
+        }
+
+
+@contextlib.contextmanager
+def _seeded(settings: Decoding) -> Iterator[None]:
+    """Seeds torch's generators for beam sampling, and leaves them as they were; other sampling has its own."""
+    if not settings.do_sample or settings.num_beams == 1 or settings.seed is None:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        yield
+
+
+def _as_list(image: ImageSource | Sequence[ImageSource] | None) -> list[ImageSource]:
+    if image is None:
+        return []
+    return list(image) if isinstance(image, list | tuple) else [image]
+
+
+def _paired(task: Task, questions: Sequence[str], images: Sequence[Any] | None) -> list[Request]:
+    images = [None] * len(questions) if images is None else images
+    if len(images) != len(questions):
+        raise ValueError(f"{len(questions)} questions for {len(images)} images; give one entry (or None) per question")
+    return [Request(task=task, question=q, images=_as_list(i)) for q, i in zip(questions, images, strict=True)]

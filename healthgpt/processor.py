@@ -1,0 +1,152 @@
+"""Questions and images -> what the model takes: reference-exact token ids with image placeholders, and pixels.
+
+Legend: B batch, L tokens, P patches per image, N images, S side of the ViT's input in pixels.
+
+A prompt has two forms. `prompt_ids` is the original's: one -200 where an image stands. Expanded, each -200 becomes P of
+them, one for each patch feature that the model will put there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from healthgpt.files import require_file
+from healthgpt.images import ImageSource, pad_to_square, read_image
+from healthgpt.tasks import Task
+from healthgpt.templates import ChatTemplate, ImageSlot, Turn, user_turn
+from healthgpt.tokenization import SlowTokenizer, Span
+from healthgpt.vocabulary import ImageVocabulary
+
+IMAGE_PLACEHOLDER = -200
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One question, ready for the model.
+
+    Attributes:
+        task: who is to answer it.
+        ids: token ids with one `IMAGE_PLACEHOLDER` per image.
+        pixels: (N, 3, S, S) float32, or None for a prompt without images.
+    """
+
+    task: Task
+    ids: list[int]
+    pixels: Tensor | None
+
+
+class HealthGPTProcessor:
+    """Tokenizer, chat template and image preprocessing of one model.
+
+    Attributes:
+        image_vocabulary: the image tokens, or None where the model has none.
+    """
+
+    def __init__(
+        self,
+        tokenizer: SlowTokenizer,
+        template: ChatTemplate,
+        vit_folder: Path,
+        num_patches: int,
+        num_image_tokens: int,
+    ):
+        from transformers import CLIPImageProcessorPil
+
+        require_file(vit_folder / "preprocessor_config.json")
+        self.tokenizer = tokenizer
+        self.template = template
+        self.num_patches = num_patches
+        self.image_vocabulary: ImageVocabulary | None = None
+        if num_image_tokens:
+            self.image_vocabulary = ImageVocabulary(start_id=len(tokenizer), num_codes=num_image_tokens)
+            tokenizer.add_special_tokens(self.image_vocabulary.tokens())
+        self._clip = CLIPImageProcessorPil.from_pretrained(vit_folder)
+        red, green, blue = (int(mean * 255) for mean in self._clip.image_mean)
+        self._background = (red, green, blue)
+
+    def prompt(
+        self,
+        task: Task,
+        question: str,
+        images: Sequence[ImageSource] = (),
+        history: Sequence[tuple[str, str]] = (),
+    ) -> Prompt:
+        """Builds the prompt of a question, images belonging to the conversation's first turn.
+
+        Args:
+            history: earlier (question, answer) turns.
+
+        Raises:
+            ValueError, FileNotFoundError: an empty question, or an image that cannot be read.
+        """
+        if not question.strip():
+            raise ValueError("the question is empty")
+        turns, num_images = [], len(images)
+        for asked, answered in history:
+            turns += [user_turn(asked, num_images), Turn("assistant", (answered,))]
+            num_images = 0
+        turns.append(user_turn(question, num_images))
+        pixels = torch.stack([self.pixels(image) for image in images]) if images else None
+        return Prompt(task, self.encode(turns, task), pixels)
+
+    def encode(self, turns: Sequence[Turn], task: Task) -> list[int]:
+        """Token ids of a conversation, open for the model's next turn: each chunk between images on its own.
+
+        Raises:
+            ValueError: generation without image tokens in the vocabulary.
+        """
+        if task is Task.GENERATION and self.image_vocabulary is None:
+            raise ValueError("this model has no image tokens in its vocabulary and cannot draw")
+        rendered = self.template.render(turns, start_token="<start_index>" if task is Task.GENERATION else "")
+        chunks: list[list[Span]] = [[]]
+        for part in rendered:
+            if isinstance(part, ImageSlot):
+                chunks.append([])
+            else:
+                chunks[-1].append(part)
+        ids = self.tokenizer.encode(chunks[0])
+        for chunk in chunks[1:]:
+            chunk_ids = self.tokenizer.encode(chunk)
+            ids += [IMAGE_PLACEHOLDER, *chunk_ids[int(self.tokenizer.settings.add_bos_token) :]]  # BOS only once
+        return ids
+
+    def pixels(self, image: ImageSource) -> Tensor:
+        """An image as the ViT takes it: (3, S, S) float32, padded to a square with CLIP's mean colour."""
+        square = pad_to_square(read_image(image), self._background)
+        return torch.from_numpy(np.asarray(self._clip(images=square)["pixel_values"][0], dtype=np.float32))
+
+    def expanded_length(self, prompt: Prompt) -> int:
+        """Number of positions the prompt takes in the model."""
+        return len(prompt.ids) + prompt.ids.count(IMAGE_PLACEHOLDER) * (self.num_patches - 1)
+
+    def batch(self, prompts: Sequence[Prompt]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Left-pads prompts of one task to one length.
+
+        Returns:
+            expanded ids (B, L) with each image's P placeholders, attention mask (B, L), pixels (N, 3, S, S) or None.
+        """
+        length = max(map(self.expanded_length, prompts))
+        ids = torch.zeros(len(prompts), length, dtype=torch.long)
+        mask = torch.zeros(len(prompts), length, dtype=torch.long)
+        for row, prompt in enumerate(prompts):
+            expanded = self._expand(prompt.ids)
+            ids[row, length - len(expanded) :] = torch.tensor(expanded)
+            mask[row, length - len(expanded) :] = 1
+        pixels = [prompt.pixels for prompt in prompts if prompt.pixels is not None]
+        return ids, mask, torch.cat(pixels) if pixels else None
+
+    def _expand(self, ids: Sequence[int]) -> list[int]:
+        return [i for token in ids for i in ([token] * (self.num_patches if token == IMAGE_PLACEHOLDER else 1))]
+
+
+def as_image(pixels: Tensor) -> Image.Image:
+    """(3, H, W) in [-1, 1] -> an 8-bit RGB image; values are clamped and truncated, as in the original."""
+    scaled = (pixels.clamp(-1, 1).permute(1, 2, 0).float().cpu() + 1) / 2
+    return Image.fromarray((scaled * 255).numpy().astype(np.uint8))

@@ -1,0 +1,73 @@
+"""From the name of a model to its parts: a folder, one of the named models, or a model folder on the hub."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+
+from healthgpt.config import NANO, RELEASED, ModelSources, PluginSource, folder_sources, is_hub_id
+from healthgpt.loading import resolve_folder
+from healthgpt.random_model import random_sources
+from healthgpt.tasks import Task
+
+# Where upstream, too, expects the VQGAN's model.yaml and last.ckpt.
+DEFAULT_VQGAN = Path("taming_transformers/ckpt")
+
+
+@contextlib.contextmanager
+def named_sources(name: str) -> Iterator[ModelSources]:
+    """The sources of a model, for as long as the block lasts (the embedded default's files are temporary).
+
+    Raises:
+        FileNotFoundError: no such folder, name or repository.
+    """
+    if Path(name).is_dir():
+        yield folder_sources(Path(name))
+    elif name == NANO:
+        with random_sources() as sources:
+            yield sources
+    elif name in RELEASED:
+        yield released_sources(name)
+    elif is_hub_id(name):
+        yield folder_sources(resolve_folder(name, "model"))
+    else:
+        names = ", ".join((NANO, *RELEASED))
+        raise FileNotFoundError(f"{name}: neither a model folder nor one of the models {names} nor a hub id")
+
+
+def released_sources(name: str) -> ModelSources:
+    """The sources of a released model, its plugins fetched from the hub into its cache.
+
+    The VQGAN is not on the hub: the model draws where `DEFAULT_VQGAN` holds its checkpoint, and only answers elsewhere.
+
+    Args:
+        name: a key of `config.RELEASED`.
+
+    Raises:
+        FileNotFoundError: the hub cannot be reached and the files are not in its cache.
+    """
+    released = RELEASED[name]
+    draws = released.fusion is not None and (DEFAULT_VQGAN / "last.ckpt").exists()
+    tasks = [task for task in released.plugins if draws or task is Task.COMPREHENSION]
+    return ModelSources(
+        base=released.base,
+        vit=released.vit,
+        template=released.template,
+        plugins={
+            task: PluginSource(path=_released_file(released.repository, released.plugins[task].name)) for task in tasks
+        },
+        fusion=_released_file(released.repository, released.fusion.name) if draws and released.fusion else None,
+        vqgan=DEFAULT_VQGAN if draws else None,
+        num_image_tokens=released.num_image_tokens,
+    )
+
+
+def _released_file(repository: str, name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(repository, name))
+    except Exception as error:  # the hub's own error types, and its HTTP client's
+        reason = str(error).strip().splitlines()[0]
+        raise FileNotFoundError(f"{repository}/{name}: not to be had from the hub ({reason})") from None

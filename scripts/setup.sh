@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Creates .venv in the repository root and installs the pinned requirements; once that is done, a run takes no time.
+#   bash scripts/setup.sh        what the demos need
+#   bash scripts/setup.sh dev    and what the tests need
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+profile=${1:-run}
+requirements=(requirements.txt)
+[ "$profile" = dev ] && requirements+=(requirements-dev.txt)
+wanted=$(cat "${requirements[@]}" pyproject.toml | cksum)
+stamp=.venv/.installed-$profile
+[ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && exit 0
+
+if [ ! -x .venv/bin/python ]; then
+    for python in ${PYTHON:-python3 python3.13 python3.12 python3.11}; do
+        if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+            found=$python
+            break
+        fi
+    done
+    [ -n "${found:-}" ] || { echo "setup: Python 3.11 or newer is needed; set PYTHON to one" >&2; exit 2; }
+    echo "setup: creating .venv with $("$found" --version)" >&2
+    "$found" -m venv .venv
+fi
+echo "setup: installing ${requirements[*]} (once)" >&2
+# torch first and pinned, so that nothing else pulls in another build of it
+.venv/bin/python -m pip install --quiet --disable-pip-version-check "$(grep '^torch==' requirements.txt)"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check "${requirements[@]/#/-r}"
+.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+echo "$wanted" >"$stamp"
