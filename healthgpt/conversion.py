@@ -9,9 +9,9 @@ import tempfile
 from pathlib import Path
 
 from healthgpt import checkpoints
+from healthgpt.checking import check_sources
 from healthgpt.config import CONFIG_NAME, FolderConfig, ModelSources, PluginSource, folder_sources, is_hub_id
 from healthgpt.files import writable_target
-from healthgpt.loading import check_sources
 from healthgpt.tasks import Task
 
 

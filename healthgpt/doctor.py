@@ -48,7 +48,7 @@ def examine_machine() -> Iterator[Finding]:
 def examine_model(sources: ModelSources) -> Iterator[Finding]:
     """Every part of a model on its own, then whether they fit together; nothing is loaded that is not needed."""
     from healthgpt import checkpoints
-    from healthgpt.loading import check_sources, resolve_folder
+    from healthgpt.checking import check_sources, resolve_folder
     from taming_transformers import load_vqgan
 
     parts: list[tuple[str, Path | str, Callable[[], object]]] = [

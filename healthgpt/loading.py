@@ -1,41 +1,34 @@
-"""From files to a resident model: everything is checked first, then the weights are loaded once.
-
-The order matters. Tokenizer, template, plugins, fusion weights and VQGAN are read and checked against the base's
-configuration (built on the meta device, so without memory) before the gigabytes of the base are touched.
-"""
+"""From checked files to a resident model: base and ViT once, and each task's plugin, projector and vocabulary."""
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, BitsAndBytesConfig, CLIPVisionConfig, CLIPVisionModel
+from torch import nn
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, CLIPVisionModel
+from transformers import logging as transformers_logging
 
-from healthgpt import checkpoints
-from healthgpt.checkpoints import BaseShapes, Plugin
-from healthgpt.config import ModelSources, is_hub_id
-from healthgpt.files import require_file
+from healthgpt.checking import CheckedSources, check_sources, first_line_errors
+from healthgpt.checkpoints import Plugin
+from healthgpt.config import ModelSources
 from healthgpt.hlora import HLoraConfig, adapter_parameters, attach_adapter, linear_names
 from healthgpt.model import HealthGPTForConditionalGeneration
 from healthgpt.processor import HealthGPTProcessor
 from healthgpt.tasks import Task
-from healthgpt.templates import choose_template
-from healthgpt.tokenization import load_tokenizer
 from healthgpt.vocabulary import extended_with_mean, with_rows
-
-if TYPE_CHECKING:
-    from taming_transformers import GumbelVQ
+from taming_transformers import GumbelVQ
 
 logger = logging.getLogger(__name__)
 
 # Attention where the user names none: the original's (its Phi-3 had no other), else transformers' default.
 ORIGINAL_ATTENTION = {"phi3": "eager"}
+_WORTH_A_PROGRESS_BAR = 2**30  # bytes
 DTYPES = {"FP32": torch.float32, "FP16": torch.float16, "BF16": torch.bfloat16}
 
 
@@ -73,80 +66,6 @@ class LoadedModel:
     vqgan: GumbelVQ | None
 
 
-@dataclass(frozen=True, kw_only=True)
-class CheckedSources:
-    """Sources after every check that needs no base weights."""
-
-    base_folder: Path
-    vit_folder: Path
-    config: Any
-    shapes: BaseShapes
-    plugins: Mapping[Task, Plugin]
-    fusion: Mapping[str, Tensor] | None
-    processor: HealthGPTProcessor
-    vqgan: GumbelVQ | None
-
-
-def check_sources(sources: ModelSources, *, with_weights: bool = True) -> CheckedSources:
-    """Reads everything but the base's and the ViT's weights, and checks that it fits together.
-
-    Args:
-        with_weights: of a base or ViT on the hub, fetch the weights as well.
-
-    Raises:
-        FileNotFoundError, ValueError: a part is missing, unreadable or belongs to another model; the message names it.
-    """
-    base_folder = resolve_folder(sources.base, "base model", with_weights)
-    vit_folder = resolve_folder(sources.vit, "ViT", with_weights)
-    require_file(base_folder / "config.json")
-    require_file(vit_folder / "config.json")
-    config = _first_line_errors(f"{base_folder / 'config.json'}", AutoConfig.from_pretrained, base_folder)
-    vision = _first_line_errors(f"{vit_folder / 'config.json'}", CLIPVisionConfig.from_pretrained, vit_folder)
-    if not sources.plugins:
-        raise ValueError("no plugin is named; a model needs the H-LoRA weights of at least one task")
-
-    tokenizer = load_tokenizer(base_folder)
-    template = choose_template(sources.template, tokenizer)
-    shapes = base_shapes(config, vision.hidden_size)
-    plugins = {task: checkpoints.read_plugin(source) for task, source in sources.plugins.items()}
-    for plugin in plugins.values():
-        checkpoints.check_plugin(plugin, shapes)
-
-    fusion = checkpoints.read_fusion(sources.fusion) if sources.fusion else None
-    vqgan = _load_vqgan(sources.vqgan) if sources.vqgan else None
-    num_image_tokens = checkpoints.infer_num_image_tokens(
-        asked=sources.num_image_tokens,
-        num_rows=fusion["embed_tokens.weight"].shape[0] if fusion else None,
-        len_tokenizer=len(tokenizer),
-        codebook=vqgan.config.n_embed if vqgan else None,
-        template=template.name,
-        can_draw=Task.GENERATION in plugins,
-    )
-    num_patches = (vision.image_size // vision.patch_size) ** 2
-    processor = HealthGPTProcessor(tokenizer, template, vit_folder, num_patches, num_image_tokens)
-    if sources.fusion and fusion and processor.image_vocabulary:
-        checkpoints.check_fusion(sources.fusion, fusion, processor.image_vocabulary.num_rows, shapes.hidden)
-    if Task.GENERATION in plugins and fusion is None:
-        raise ValueError(
-            "generation needs the fusion weights (--fusion_layer_path, or fusion.safetensors in a model folder): "
-            "without them every image token has the same score"
-        )
-    if vqgan is not None and vqgan.config.n_embed != num_image_tokens and Task.GENERATION in plugins:
-        raise ValueError(
-            f"{sources.vqgan}: a VQGAN of {vqgan.config.n_embed} codes, but the vocabulary has {num_image_tokens}"
-        )
-    return CheckedSources(
-        base_folder=base_folder,
-        vit_folder=vit_folder,
-        config=config,
-        shapes=shapes,
-        plugins=plugins,
-        fusion=fusion,
-        processor=processor,
-        vqgan=vqgan,
-    )
-
-
 def load_model(sources: ModelSources, options: LoadOptions = LoadOptions()) -> LoadedModel:
     """Builds the resident model: base and ViT once, and each task's plugin, projector and vocabulary.
 
@@ -172,30 +91,6 @@ def load_model(sources: ModelSources, options: LoadOptions = LoadOptions()) -> L
     if checked.vqgan is not None:
         checked.vqgan.to(first_device)
     return LoadedModel(network=network, processor=checked.processor, vqgan=checked.vqgan)
-
-
-def resolve_folder(reference: str, what: str, with_weights: bool = True) -> Path:
-    """The local folder of a path or hub id (downloaded into the hub's cache where it is not there yet).
-
-    Raises:
-        FileNotFoundError: neither a folder nor a repository that can be had.
-    """
-    folder = Path(reference)
-    if folder.is_dir():
-        return folder
-    reference = reference.rstrip("/")
-    if folder.exists() or not is_hub_id(reference):
-        raise FileNotFoundError(f"{reference}: no such {what} folder")
-    from huggingface_hub import snapshot_download
-
-    try:
-        patterns = ["*.json", "*.model", "*.txt", *(["*.safetensors"] if with_weights else [])]
-        return Path(snapshot_download(reference, allow_patterns=patterns))
-    except Exception as error:  # the hub's own error types, and its HTTP client's
-        reason = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(
-            f"{reference}: no such {what} folder, and not to be had from the hub ({reason})"
-        ) from None
 
 
 def choose_device(name: str) -> torch.device:
@@ -233,18 +128,6 @@ def choose_dtype(name: str, config: Any, device: torch.device) -> torch.dtype:
     return dtype
 
 
-def base_shapes(config: Any, vision_width: int) -> BaseShapes:
-    """The shapes of a base model, from its configuration alone."""
-    with torch.device("meta"):
-        body = AutoModelForCausalLM.from_config(config).model
-    linears = {
-        name: (layer.out_features, layer.in_features)
-        for name, layer in body.named_modules()
-        if isinstance(layer, nn.Linear)
-    }
-    return BaseShapes(linears=linears, hidden=config.hidden_size, vision=vision_width)
-
-
 def _load_base(
     checked: CheckedSources, options: LoadOptions, device: torch.device, dtype: torch.dtype, attention: str | None
 ) -> Any:
@@ -279,26 +162,26 @@ def _quantisation(options: LoadOptions, dtype: torch.dtype) -> BitsAndBytesConfi
 
 def _load_pretrained(kind: Any, folder: Path, **arguments: Any) -> Any:
     """transformers' `from_pretrained` that fails where weights are missing, instead of inventing them."""
-    model, found = _first_line_errors(str(folder), kind.from_pretrained, folder, output_loading_info=True, **arguments)
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    with progress_bars(size > _WORTH_A_PROGRESS_BAR):
+        model, found = first_line_errors(
+            str(folder), kind.from_pretrained, folder, output_loading_info=True, **arguments
+        )
     wrong = sorted(found["missing_keys"]) + sorted(str(key) for key in found["mismatched_keys"])
     if wrong:
         raise ValueError(f"{folder}: {len(wrong)} weights are missing or mis-shaped, such as {wrong[0]}")
     return model
 
 
-def _first_line_errors(what: str, function: Any, *args: Any, **kwargs: Any) -> Any:
-    """Calls a library function whose errors run over many lines and name no file; they come out as one that does."""
+@contextlib.contextmanager
+def progress_bars(shown: bool) -> Iterator[None]:
+    """Shows or hides transformers' progress bars (of loading and saving) for a while."""
+    before = transformers_logging.is_progress_bar_enabled()
+    (transformers_logging.enable_progress_bar if shown and before else transformers_logging.disable_progress_bar)()
     try:
-        return function(*args, **kwargs)
-    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, ImportError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        raise ValueError(f"{what}: cannot be loaded ({lines[0]})") from error
-
-
-def _load_vqgan(folder: Path) -> GumbelVQ:
-    from taming_transformers import load_vqgan
-
-    return load_vqgan(folder)
+        yield
+    finally:
+        (transformers_logging.enable_progress_bar if before else transformers_logging.disable_progress_bar)()
 
 
 def _install_plugin(

@@ -6,7 +6,6 @@ One network serves both tasks; the pipeline owns it. It alone calls `route`, und
 
 from __future__ import annotations
 
-import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,27 +14,17 @@ from typing import Any, Literal, Self, overload
 
 import torch
 from PIL import Image
-from transformers import (
-    GenerationConfig,
-    LogitsProcessorList,
-    StoppingCriteriaList,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from transformers import StoppingCriteriaList
 
 from healthgpt.config import ModelSources
-from healthgpt.decoding import Decoding, GumbelSampling, chunked
+from healthgpt.decoding import Decoding, chunked
+from healthgpt.generation import Generator
 from healthgpt.images import ImageSource
 from healthgpt.loading import LoadedModel, LoadOptions, load_model
 from healthgpt.processor import Prompt, as_image
 from healthgpt.sources import named_sources
 from healthgpt.streaming import Cancelled, TokenQueue, settled_pieces
 from healthgpt.tasks import Task
-from healthgpt.vocabulary import ImageVocabulary, OnlyImageCodes
-
-# What the original samples from where the base's generation_config.json names no number.
-_DEFAULT_TOP_K = 50
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,19 +83,8 @@ class HealthGPT:
         self._network = loaded.network
         self._processor = loaded.processor
         self._vqgan = loaded.vqgan
-        self._lock = threading.Lock()
-        config = loaded.network.config.text_config
-        self._context = int(config.max_position_embeddings)
-        base = loaded.network.generation_config
-        eos = base.eos_token_id if base.eos_token_id is not None else config.eos_token_id
-        self._stop_ids = [eos] if isinstance(eos, int) else list(eos or [])
-        if not self._stop_ids:
-            raise ValueError("neither generation_config.json nor config.json of the base names an eos_token_id")
-        self._pad_id = base.pad_token_id if base.pad_token_id is not None else self._stop_ids[0]
-        self._repetition_penalty = base.repetition_penalty or 1.0
-        self._top_k = base.top_k or _DEFAULT_TOP_K
-        # What remains of the base's settings must not leak into `generate`.
-        loaded.network.generation_config = GenerationConfig()
+        self._generator = Generator(loaded.network, loaded.processor)
+        self._context = int(loaded.network.config.text_config.max_position_embeddings)
 
     @classmethod
     def from_pretrained(
@@ -262,7 +240,7 @@ class HealthGPT:
 
         def work() -> None:
             with tokens.closing():
-                self._generate(
+                self._generator.generate(
                     [prompt],
                     settings,
                     limit,
@@ -273,7 +251,7 @@ class HealthGPT:
         worker = threading.Thread(target=work, name="healthgpt-stream", daemon=True)
         worker.start()
         try:
-            yield from settled_pieces(tokens, self._processor.tokenizer, self._stop_ids)
+            yield from settled_pieces(tokens, self._processor.tokenizer, self._generator.stop_ids)
         finally:
             cancelled.set()
             worker.join()
@@ -282,9 +260,11 @@ class HealthGPT:
         prompts = [self._prompt(request) for request in requests]
         limits = [self._new_token_limit(prompt, settings) for prompt in prompts]
         answers = []
-        for prompt, limit, ids in zip(prompts, limits, self._generate(prompts, settings, max(limits)), strict=True):
+        for prompt, limit, ids in zip(
+            prompts, limits, self._generator.generate(prompts, settings, max(limits)), strict=True
+        ):
             ids = self._until_stop(ids[:limit])
-            text_ids = ids[:-1] if ids and ids[-1] in self._stop_ids else ids
+            text_ids = ids[:-1] if ids and ids[-1] in self._generator.stop_ids else ids
             text = self._processor.tokenizer.decode(text_ids)
             answers.append(Answer(text=text, token_ids=ids, prompt_ids=prompt.ids))
         return answers
@@ -301,7 +281,7 @@ class HealthGPT:
                 raise ValueError(
                     f"a prompt of {length} tokens and an image of {num_codes} exceed the context of {self._context}"
                 )
-        generated = self._generate(prompts, settings, num_codes, codes_of=vocabulary)
+        generated = self._generator.generate(prompts, settings, num_codes, codes_of=vocabulary)
         codes = torch.tensor([vocabulary.indices(ids) for ids in generated])
         with torch.inference_mode():
             grids = codes.view(-1, *self._vqgan.config.grid).to(next(self._vqgan.parameters()).device)
@@ -329,74 +309,8 @@ class HealthGPT:
         return min(settings.max_new_tokens, self._context - length)
 
     def _until_stop(self, ids: list[int]) -> list[int]:
-        stops = (i for i, token in enumerate(ids) if token in self._stop_ids)
+        stops = (i for i, token in enumerate(ids) if token in self._generator.stop_ids)
         return ids[: next(stops, len(ids)) + 1]
-
-    def _generate(
-        self,
-        prompts: Sequence[Prompt],
-        settings: Decoding,
-        num_tokens: int,
-        codes_of: ImageVocabulary | None = None,
-        **arguments: Any,
-    ) -> list[list[int]]:
-        """New ids of prompts of one task, at most `num_tokens` each; exactly as many codes with `codes_of`."""
-        if settings.do_sample and settings.num_beams > 1 and len(prompts) > 1:
-            # Beam sampling draws from the library's one generator, so a batch would not be the same as one by one.
-            return [self._generate([prompt], settings, num_tokens, codes_of)[0] for prompt in prompts]
-        input_ids, mask, pixels = self._processor.batch(prompts)
-        config = GenerationConfig(
-            max_new_tokens=num_tokens,
-            num_beams=settings.num_beams,
-            repetition_penalty=settings.repetition_penalty or self._repetition_penalty,
-            eos_token_id=None if codes_of else self._stop_ids,
-            pad_token_id=self._pad_id,
-            **self._beam_sampling(settings),
-        )
-        processors = LogitsProcessorList(self._processors(settings, len(prompts), codes_of))
-        with self._lock, torch.inference_mode(), _seeded(settings):
-            self._network.route(prompts[0].task)
-            device = self._network.get_input_embeddings().weight.device
-            embeds = self._network.embed_prompt(input_ids.to(device), pixels)
-            generated = self._network.generate(
-                inputs_embeds=embeds,
-                attention_mask=mask.to(device),
-                generation_config=config,
-                logits_processor=processors,
-                **arguments,
-            )
-        return generated.tolist()
-
-    def _processors(self, settings: Decoding, num_rows: int, codes_of: ImageVocabulary | None) -> list[Any]:
-        """What is done to the scores before the largest is taken."""
-        processors: list[Any] = [OnlyImageCodes(codes_of)] if codes_of else []
-        if settings.do_sample and settings.num_beams == 1:
-            processors += [TemperatureLogitsWarper(float(settings.temperature or 1.0)), TopKLogitsWarper(self._top_k)]
-            if settings.top_p is not None:
-                processors.append(TopPLogitsWarper(settings.top_p))
-            processors.append(GumbelSampling(num_rows, settings.seed))
-        return processors
-
-    def _beam_sampling(self, settings: Decoding) -> dict[str, Any]:
-        if not settings.do_sample or settings.num_beams == 1:
-            return {"do_sample": False}
-        return {
-            "do_sample": True,
-            "temperature": settings.temperature or 1.0,
-            "top_k": self._top_k,
-            "top_p": settings.top_p or 1.0,
-        }
-
-
-@contextlib.contextmanager
-def _seeded(settings: Decoding) -> Iterator[None]:
-    """Seeds torch's generators for beam sampling, and leaves them as they were; other sampling has its own."""
-    if not settings.do_sample or settings.num_beams == 1 or settings.seed is None:
-        yield
-        return
-    with torch.random.fork_rng():
-        torch.manual_seed(settings.seed)
-        yield
 
 
 def _as_list(image: ImageSource | Sequence[ImageSource] | None) -> list[ImageSource]:

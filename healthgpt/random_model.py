@@ -19,9 +19,10 @@ import torch
 import yaml
 from torch import Tensor, nn
 
+from healthgpt.checking import base_shapes
 from healthgpt.checkpoints import BaseShapes, Plugin, write_fusion, write_task_folder
 from healthgpt.config import ALPHA_PER_RANK, CONFIG_NAME, FolderConfig, ModelSources, folder_sources
-from healthgpt.loading import base_shapes
+from healthgpt.loading import progress_bars
 from healthgpt.tasks import Task
 from healthgpt.tokenization import load_tokenizer
 from healthgpt.vocabulary import ImageVocabulary
@@ -93,14 +94,19 @@ def random_sources() -> Iterator[ModelSources]:
 
 def write_random_model(folder: Path, shape: RandomShape = RandomShape(), seed: int = 0) -> Path:
     """Writes a whole model folder, the same for the same shape and seed; returns it."""
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), progress_bars(False):
         torch.manual_seed(seed)
         write_random_base(folder / "base", shape)
         _write_vit(folder / "vit", shape)
         _write_vqgan(folder / "vqgan", shape)
         _write_plugins(folder, shape)
     config = FolderConfig(
-        template="phi3_instruct", base="base", vit="vit", vqgan="vqgan", num_image_tokens=shape.num_codes
+        template="phi3_instruct",
+        base="base",
+        vit="vit",
+        vqgan="vqgan",
+        num_image_tokens=shape.num_codes,
+        apply_fusion=True,
     )
     (folder / CONFIG_NAME).write_text(json.dumps(config.to_dict(), indent=2) + "\n")
     return folder

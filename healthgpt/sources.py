@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
+from healthgpt.checking import resolve_folder
 from healthgpt.config import NANO, RELEASED, ModelSources, PluginSource, folder_sources, is_hub_id
-from healthgpt.loading import resolve_folder
 from healthgpt.random_model import random_sources
 from healthgpt.tasks import Task
 

@@ -29,3 +29,4 @@ echo "setup: installing ${requirements[*]} (once)" >&2
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "${requirements[@]/#/-r}"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 echo "$wanted" >"$stamp"
+cat requirements.txt pyproject.toml | cksum >.venv/.installed-run # the tests' set-up holds the demos'

@@ -1,0 +1,146 @@
+"""Do a model's parts fit together? Every check that needs no base weights, before gigabytes are touched.
+
+Tokenizer, template, plugins, fusion weights and VQGAN are read and held against the configurations of the base (built
+on the meta device, so without memory) and the ViT. Loading, conversion and `doctor` all begin here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig
+
+from healthgpt import checkpoints
+from healthgpt.checkpoints import BaseShapes, Plugin
+from healthgpt.config import ModelSources, is_hub_id
+from healthgpt.files import require_file
+from healthgpt.processor import HealthGPTProcessor
+from healthgpt.tasks import Task
+from healthgpt.templates import choose_template
+from healthgpt.tokenization import load_tokenizer
+from taming_transformers import GumbelVQ, load_vqgan
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckedSources:
+    """Sources after every check that needs no base weights."""
+
+    base_folder: Path
+    vit_folder: Path
+    config: Any
+    shapes: BaseShapes
+    plugins: Mapping[Task, Plugin]
+    fusion: Mapping[str, Tensor] | None
+    processor: HealthGPTProcessor
+    vqgan: GumbelVQ | None
+
+
+def check_sources(sources: ModelSources, *, with_weights: bool = True) -> CheckedSources:
+    """Reads everything but the base's and the ViT's weights, and checks that it fits together.
+
+    Args:
+        with_weights: of a base or ViT on the hub, fetch the weights as well.
+
+    Raises:
+        FileNotFoundError, ValueError: a part is missing, unreadable or belongs to another model; the message names it.
+    """
+    base_folder = resolve_folder(sources.base, "base model", with_weights)
+    vit_folder = resolve_folder(sources.vit, "ViT", with_weights)
+    require_file(base_folder / "config.json")
+    require_file(vit_folder / "config.json")
+    config = first_line_errors(f"{base_folder / 'config.json'}", AutoConfig.from_pretrained, base_folder)
+    vision = first_line_errors(f"{vit_folder / 'config.json'}", CLIPVisionConfig.from_pretrained, vit_folder)
+    if not sources.plugins:
+        raise ValueError("no plugin is named; a model needs the H-LoRA weights of at least one task")
+
+    tokenizer = load_tokenizer(base_folder)
+    template = choose_template(sources.template, tokenizer)
+    shapes = base_shapes(config, vision.hidden_size)
+    plugins = {task: checkpoints.read_plugin(source) for task, source in sources.plugins.items()}
+    for plugin in plugins.values():
+        checkpoints.check_plugin(plugin, shapes)
+
+    fusion = checkpoints.read_fusion(sources.fusion) if sources.fusion else None
+    vqgan = load_vqgan(sources.vqgan) if sources.vqgan else None
+    num_image_tokens = checkpoints.infer_num_image_tokens(
+        asked=sources.num_image_tokens,
+        num_rows=fusion["embed_tokens.weight"].shape[0] if fusion else None,
+        len_tokenizer=len(tokenizer),
+        codebook=vqgan.config.n_embed if vqgan else None,
+        template=template.name,
+        can_draw=Task.GENERATION in plugins,
+    )
+    num_patches = (vision.image_size // vision.patch_size) ** 2
+    processor = HealthGPTProcessor(tokenizer, template, vit_folder, num_patches, num_image_tokens)
+    if sources.fusion and fusion and processor.image_vocabulary:
+        checkpoints.check_fusion(sources.fusion, fusion, processor.image_vocabulary.num_rows, shapes.hidden)
+    if Task.GENERATION in plugins and fusion is None:
+        raise ValueError(
+            "generation needs the fusion weights (--fusion_layer_path, or fusion.safetensors in a model folder): "
+            "without them every image token has the same score"
+        )
+    if vqgan is not None and vqgan.config.n_embed != num_image_tokens and Task.GENERATION in plugins:
+        raise ValueError(
+            f"{sources.vqgan}: a VQGAN of {vqgan.config.n_embed} codes, but the vocabulary has {num_image_tokens}"
+        )
+    return CheckedSources(
+        base_folder=base_folder,
+        vit_folder=vit_folder,
+        config=config,
+        shapes=shapes,
+        plugins=plugins,
+        fusion=fusion,
+        processor=processor,
+        vqgan=vqgan,
+    )
+
+
+def resolve_folder(reference: str, what: str, with_weights: bool = True) -> Path:
+    """The local folder of a path or hub id (downloaded into the hub's cache where it is not there yet).
+
+    Raises:
+        FileNotFoundError: neither a folder nor a repository that can be had.
+    """
+    folder = Path(reference)
+    if folder.is_dir():
+        return folder
+    reference = reference.rstrip("/")
+    if folder.exists() or not is_hub_id(reference):
+        raise FileNotFoundError(f"{reference}: no such {what} folder")
+    from huggingface_hub import snapshot_download
+
+    try:
+        patterns = ["*.json", "*.model", "*.txt", *(["*.safetensors"] if with_weights else [])]
+        return Path(snapshot_download(reference, allow_patterns=patterns))
+    except Exception as error:  # the hub's own error types, and its HTTP client's
+        reason = str(error).strip().splitlines()[0]
+        raise FileNotFoundError(
+            f"{reference}: no such {what} folder, and not to be had from the hub ({reason})"
+        ) from None
+
+
+def base_shapes(config: Any, vision_width: int) -> BaseShapes:
+    """The shapes of a base model, from its configuration alone."""
+    with torch.device("meta"):
+        body = AutoModelForCausalLM.from_config(config).model
+    linears = {
+        name: (layer.out_features, layer.in_features)
+        for name, layer in body.named_modules()
+        if isinstance(layer, nn.Linear)
+    }
+    return BaseShapes(linears=linears, hidden=config.hidden_size, vision=vision_width)
+
+
+def first_line_errors(what: str, function: Any, *args: Any, **kwargs: Any) -> Any:
+    """Calls a library function whose errors run over many lines and name no file; they come out as one that does."""
+    try:
+        return function(*args, **kwargs)
+    except (OSError, ValueError, RuntimeError, KeyError, TypeError, SafetensorError, ImportError) as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise ValueError(f"{what}: cannot be loaded ({lines[0]})") from error

@@ -1,0 +1,68 @@
+"""`healthgpt <verb>`: parse, call, print. Heavy imports wait until the flags are known to be good.
+
+Answers and reports go to standard output, notes and errors to standard error. Exit codes: 0 done, 1 `doctor` found
+something wrong, 2 the user's mistake in one line, 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+
+from healthgpt import __version__
+from healthgpt.cli.files import add_convert_flags, run_convert, run_doctor
+from healthgpt.cli.flags import add_model_flags
+from healthgpt.cli.inference import add_request_flags, run_answer, run_draw
+from healthgpt.tasks import Task
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    parser = build_parser()
+    flags = parser.parse_args(arguments)
+    _show_notes()
+    try:
+        return flags.run(flags)
+    except (ValueError, FileNotFoundError, PermissionError) as error:
+        print(f"healthgpt {flags.verb}: error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        return 130
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = argparse.ArgumentParser(prog="healthgpt", description="Understand and draw medical images.")
+    parser.add_argument("--version", action="version", version=f"healthgpt {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
+    for verb, task, run, text in (
+        ("answer", Task.COMPREHENSION, run_answer, "answer a question about an image"),
+        ("draw", Task.GENERATION, run_draw, "draw an image from an image or a report"),
+    ):
+        command = verbs.add_parser(verb, help=text, description=text)
+        command.set_defaults(run=run, task=task)
+        add_model_flags(command)
+        add_request_flags(command)
+    convert = verbs.add_parser(
+        "convert",
+        help="make a model folder from released files, or released files from a model folder",
+        description="Make a model folder from released files; with --model FOLDER, write its weights as released .bin.",
+    )
+    convert.set_defaults(run=run_convert)
+    add_convert_flags(convert)
+    doctor = verbs.add_parser("doctor", help="report versions, devices and what is wrong with a model's files")
+    doctor.set_defaults(run=run_doctor, task=Task.COMPREHENSION)
+    add_model_flags(doctor)
+    return parser
+
+
+def _show_notes() -> None:
+    """The package's own notes go to standard error, one line each."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("note: %(message)s"))
+    logger = logging.getLogger("healthgpt")
+    logger.handlers = [handler]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -1,0 +1,138 @@
+"""`healthgpt answer` and `healthgpt draw`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from healthgpt.cli.flags import add_bool, load_model
+from healthgpt.tasks import Task
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLE_QUESTION = {
+    Task.COMPREHENSION: "What modality is used to take this image?",
+    Task.GENERATION: "Reconstruct the image.",
+}
+
+
+def add_request_flags(command: argparse.ArgumentParser) -> None:
+    request = command.add_argument_group("request")
+    request.add_argument("--question", help="question or instruction (default: an example with its image)")
+    request.add_argument("--img_path", nargs="+", metavar="FILE", help="one image or several")
+    request.add_argument("--save_path", type=Path, help="write the answer or picture here (pictures: output.png)")
+    request.add_argument("--json", metavar="FILE", help="write the result as a JSON object; - is the last line printed")
+    decoding = command.add_argument_group("decoding")
+    add_bool(decoding, "--do_sample", "sample instead of taking the likeliest token")
+    decoding.add_argument("--temperature", type=float)
+    decoding.add_argument("--top_p", type=float)
+    decoding.add_argument("--num_beams", type=int)
+    decoding.add_argument("--repetition_penalty", type=float, help="default: the base's generation_config.json")
+    decoding.add_argument("--max_new_tokens", type=int, help="most tokens of an answer (1024)")
+    decoding.add_argument("--seed", type=int)
+    add_bool(decoding, "--stream", "print an answer while it is generated")
+
+
+def run_answer(flags: argparse.Namespace) -> int:
+    """`healthgpt answer`"""
+    _check_targets(flags)
+    question, images = _request(flags)
+    model = load_model(flags)
+    start = time.perf_counter()
+    if flags.stream:
+        for piece in model.stream(question, images, **_decoding(flags)):
+            print(piece, end="", flush=True)
+        print()
+        return 0
+    answer = model.answer(question, images, return_details=True, **_decoding(flags))
+    seconds = time.perf_counter() - start
+    print(answer.text)
+    if flags.save_path:
+        from healthgpt.files import write_atomically
+
+        write_atomically(flags.save_path, lambda path: path.write_text(answer.text + "\n", encoding="utf-8"))
+    result = {"answer": answer.text, "token_ids": answer.token_ids, "prompt_ids": answer.prompt_ids}
+    _report(flags, question, result, seconds)
+    return 0
+
+
+def run_draw(flags: argparse.Namespace) -> int:
+    """`healthgpt draw`"""
+    from healthgpt.images import save_image
+
+    flags.save_path = flags.save_path or Path("output.png")
+    _check_targets(flags, image=True)
+    question, images = _request(flags)
+    model = load_model(flags)
+    decoding = _decoding(flags)
+    asked = decoding.pop("max_new_tokens", None)
+    start = time.perf_counter()
+    drawing = model.draw(question, images, return_details=True, **decoding)
+    seconds = time.perf_counter() - start
+    if asked is not None and asked < len(drawing.token_ids):
+        note(f"--max_new_tokens {asked} is ignored: a drawing always has {len(drawing.token_ids)} tokens")
+    save_image(drawing.image, flags.save_path)
+    print(f"drawn {drawing.image.width}x{drawing.image.height}: {flags.save_path}")
+    result = {"indices": drawing.indices, "save_path": str(flags.save_path), "prompt_ids": drawing.prompt_ids}
+    _report(flags, question, result, seconds)
+    return 0
+
+
+def _request(flags: argparse.Namespace) -> tuple[str, list[str]]:
+    """The question and its images (read once now, to fail before loading); without a question, an example."""
+    from healthgpt.images import read_image
+
+    images = flags.img_path or []
+    if flags.question is None:
+        images = images or [str(EXAMPLES / "shepp_logan.png")]
+        flags.img_path = images
+    for image in images:
+        read_image(image)
+    return flags.question if flags.question is not None else EXAMPLE_QUESTION[flags.task], images
+
+
+def _decoding(flags: argparse.Namespace) -> dict[str, Any]:
+    """The decoding settings that the user gave."""
+    names = ("do_sample", "temperature", "top_p", "num_beams", "repetition_penalty", "max_new_tokens", "seed")
+    return {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
+
+
+def _check_targets(flags: argparse.Namespace, image: bool = False) -> None:
+    """Fails before any work where the results could not be written, or the decoding flags make no sense."""
+    from healthgpt.decoding import Decoding
+    from healthgpt.files import writable_target
+    from healthgpt.images import format_of
+
+    Decoding(**_decoding(flags))
+    if flags.save_path:
+        writable_target(flags.save_path)
+        if image:
+            format_of(flags.save_path)
+    if flags.json and flags.json != "-":
+        writable_target(Path(flags.json))
+    if flags.stream and (flags.json or flags.save_path):
+        raise ValueError("--stream prints the answer as it comes and excludes --json and --save_path")
+
+
+def _report(flags: argparse.Namespace, question: str, result: dict[str, Any], seconds: float) -> None:
+    """Writes the JSON object where --json says."""
+    if not flags.json:
+        return
+    images = flags.img_path or []
+    shown = images[0] if len(images) == 1 else images or None
+    line = json.dumps(
+        {"task": flags.task, "question": question, "image": shown, **result, "seconds": round(seconds, 3)}
+    )
+    if flags.json == "-":
+        print(line)
+        return
+    from healthgpt.files import write_atomically
+
+    write_atomically(Path(flags.json), lambda path: path.write_text(line + "\n", encoding="utf-8"))
+
+
+def note(text: str) -> None:
+    logging.getLogger("healthgpt").info(text)

@@ -1,0 +1,114 @@
+"""Token by token: transformers' `generate` on the routed network, the slow and obvious decoder."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from transformers import (
+    GenerationConfig,
+    LogitsProcessorList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from healthgpt.decoding import Decoding, GumbelSampling
+from healthgpt.model import HealthGPTForConditionalGeneration
+from healthgpt.processor import HealthGPTProcessor, Prompt
+from healthgpt.vocabulary import ImageVocabulary, OnlyImageCodes
+
+# What the original samples from where the base's generation_config.json names no number.
+_DEFAULT_TOP_K = 50
+
+
+class Generator:
+    """Owns the network: the only caller of its `route`, under a lock.
+
+    Attributes:
+        stop_ids: tokens that end an answer, from the base's `generation_config.json` (else its `config.json`).
+    """
+
+    def __init__(self, network: HealthGPTForConditionalGeneration, processor: HealthGPTProcessor):
+        self._network = network
+        self._processor = processor
+        self._lock = threading.Lock()
+        base = network.generation_config
+        eos = base.eos_token_id if base.eos_token_id is not None else network.config.text_config.eos_token_id
+        self.stop_ids = [eos] if isinstance(eos, int) else list(eos or [])
+        if not self.stop_ids:
+            raise ValueError("neither generation_config.json nor config.json of the base names an eos_token_id")
+        self._pad_id = base.pad_token_id if base.pad_token_id is not None else self.stop_ids[0]
+        self._repetition_penalty = base.repetition_penalty or 1.0
+        self._top_k = base.top_k or _DEFAULT_TOP_K
+        # What remains of the base's settings must not leak into `generate`.
+        network.generation_config = GenerationConfig()
+
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        settings: Decoding,
+        num_tokens: int,
+        codes_of: ImageVocabulary | None = None,
+        **arguments: Any,
+    ) -> list[list[int]]:
+        """New ids of prompts of one task, at most `num_tokens` each; exactly as many codes with `codes_of`."""
+        if settings.do_sample and settings.num_beams > 1 and len(prompts) > 1:
+            # Beam sampling draws from the library's one generator, so a batch would not be the same as one by one.
+            return [self.generate([prompt], settings, num_tokens, codes_of)[0] for prompt in prompts]
+        input_ids, mask, pixels = self._processor.batch(prompts)
+        config = GenerationConfig(
+            max_new_tokens=num_tokens,
+            num_beams=settings.num_beams,
+            repetition_penalty=settings.repetition_penalty or self._repetition_penalty,
+            eos_token_id=None if codes_of else self.stop_ids,
+            pad_token_id=self._pad_id,
+            **self._beam_sampling(settings),
+        )
+        processors = LogitsProcessorList(self._processors(settings, len(prompts), codes_of))
+        with self._lock, torch.inference_mode(), _seeded(settings):
+            self._network.route(prompts[0].task)
+            device = self._network.get_input_embeddings().weight.device
+            embeds = self._network.embed_prompt(input_ids.to(device), pixels)
+            generated = self._network.generate(
+                inputs_embeds=embeds,
+                attention_mask=mask.to(device),
+                generation_config=config,
+                logits_processor=processors,
+                **arguments,
+            )
+        return generated.tolist()
+
+    def _processors(self, settings: Decoding, num_rows: int, codes_of: ImageVocabulary | None) -> list[Any]:
+        """What is done to the scores before the largest is taken."""
+        processors: list[Any] = [OnlyImageCodes(codes_of)] if codes_of else []
+        if settings.do_sample and settings.num_beams == 1:
+            processors += [TemperatureLogitsWarper(float(settings.temperature or 1.0)), TopKLogitsWarper(self._top_k)]
+            if settings.top_p is not None:
+                processors.append(TopPLogitsWarper(settings.top_p))
+            processors.append(GumbelSampling(num_rows, settings.seed))
+        return processors
+
+    def _beam_sampling(self, settings: Decoding) -> dict[str, Any]:
+        if not settings.do_sample or settings.num_beams == 1:
+            return {"do_sample": False}
+        return {
+            "do_sample": True,
+            "temperature": settings.temperature or 1.0,
+            "top_k": self._top_k,
+            "top_p": settings.top_p or 1.0,
+        }
+
+
+@contextlib.contextmanager
+def _seeded(settings: Decoding) -> Iterator[None]:
+    """Seeds torch's generators for beam sampling, and leaves them as they were; other sampling has its own."""
+    if not settings.do_sample or settings.num_beams == 1 or settings.seed is None:
+        yield
+        return
+    with torch.random.fork_rng():
+        torch.manual_seed(settings.seed)
+        yield
