@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+# Classes that training frameworks leave in their checkpoints; nothing of them is needed.
+_INERT = ("pytorch_lightning.", "lightning.")
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -26,7 +30,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {wrong_kind(path) or f'not readable as JSON ({error})'}") from None
     if not isinstance(value, dict):
-        raise ValueError(f"{path}: expected a JSON object, found {type(value).__name__}")
+        raise ValueError(f"{path}: {wrong_kind(path) or f'expected a JSON object, found {type(value).__name__}'}")
     return value
 
 
@@ -118,17 +122,17 @@ def load_torch_file(path: Path) -> Any:
     if kind := wrong_kind(path):
         raise ValueError(f"{path}: {kind}")
     is_zip = zipfile.is_zipfile(path)
-    foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else []
-    code = [name for name in foreign if not name.startswith(("pytorch_lightning.", "lightning."))]
-    if code:
-        raise ValueError(f"{path}: refused, its pickle refers to code: {', '.join(sorted(code))}")
-    stand_ins: list[Any] = [(type(name.rpartition(".")[2], (), {}), name) for name in foreign]
     try:
+        foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path) if is_zip else []
+        if code := sorted(name for name in foreign if not name.startswith(_INERT)):
+            raise pickle.UnpicklingError(f"GLOBAL {', '.join(code)}")
+        stand_ins: list[Any] = [(type(name.rpartition(".")[2], (), {}), name) for name in foreign]
         with torch.serialization.safe_globals(stand_ins):
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip or None)
     except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"{path}: refused, not a plain file of tensors ({reason})") from None
+        named = re.search(r"GLOBAL ([\w.]+(?:, [\w.]+)*)", str(error))
+        reason = f"its pickle refers to code: {named[1]}" if named else "not a plain file of tensors"
+        raise ValueError(f"{path}: refused, {reason}") from None
     except (RuntimeError, EOFError, OSError, KeyError, zipfile.BadZipFile) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}: damaged or truncated ({reason})") from None

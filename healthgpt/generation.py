@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -69,7 +70,9 @@ class Generator:
             **self._beam_sampling(settings),
         )
         processors = LogitsProcessorList(self._processors(settings, len(prompts), codes_of))
-        with self._lock, torch.inference_mode(), _seeded(settings):
+        with self._lock, torch.inference_mode(), _seeded(settings), warnings.catch_warnings():
+            # The library warns that only generated tokens are penalised, which is what the original did.
+            warnings.filterwarnings("ignore", message="Passing `repetition_penalty` with `inputs_embeds`")
             self._network.route(prompts[0].task)
             device = self._network.get_input_embeddings().weight.device
             embeds = self._network.embed_prompt(input_ids.to(device), pixels)

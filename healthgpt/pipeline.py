@@ -285,7 +285,8 @@ class HealthGPT:
         codes = torch.tensor([vocabulary.indices(ids) for ids in generated])
         with torch.inference_mode():
             grids = codes.view(-1, *self._vqgan.config.grid).to(next(self._vqgan.parameters()).device)
-            pictures = self._vqgan.decode(grids)
+            # One at a time, so that a batch gives the very pixels of single calls; it is a moment of a drawing's time.
+            pictures = [self._vqgan.decode(grid.unsqueeze(0))[0] for grid in grids]
         return [
             Drawing(
                 image=as_image(picture),

@@ -25,7 +25,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _show_notes()
     try:
         return flags.run(flags)
-    except (ValueError, FileNotFoundError, PermissionError) as error:
+    except (ValueError, OSError) as error:
         print(f"healthgpt {flags.verb}: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

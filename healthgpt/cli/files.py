@@ -58,12 +58,15 @@ def run_convert(flags: argparse.Namespace) -> int:
 
 def run_doctor(flags: argparse.Namespace) -> int:
     """`healthgpt doctor`"""
-    from healthgpt.doctor import examine_machine, examine_model
+    from healthgpt.doctor import Finding, examine_machine, examine_model
 
     findings = list(examine_machine())
     if flags.model or flags.model_name_or_path:
-        with model_sources(flags) as sources:
-            findings += examine_model(sources)
+        try:
+            with model_sources(flags) as sources:
+                findings += examine_model(sources)
+        except (ValueError, OSError) as error:
+            findings.append(Finding(False, f"model: {error}"))
     for finding in findings:
         print(f"{'ok   ' if finding.good else 'WRONG'} {finding.text}")
     return 0 if all(finding.good for finding in findings) else 1
