@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -66,8 +65,3 @@ class GumbelSampling(LogitsProcessor):
     def _noise(generator: torch.Generator, size: int) -> Tensor:
         uniform = torch.rand(size, generator=generator, dtype=torch.float64).clamp_min(1e-300)
         return -(-uniform.log()).log().float()
-
-
-def chunked(length: int, size: int) -> Sequence[range]:
-    """0 ... length - 1 in runs of at most `size`."""
-    return [range(start, min(start + size, length)) for start in range(0, length, size)]

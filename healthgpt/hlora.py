@@ -31,8 +31,19 @@ from peft.tuners.lora import Linear as PeftLoraLinear
 from torch import Tensor, nn
 
 
+@dataclass
+class HardRouter:
+    """The one switch that every adapted layer of a model looks at.
+
+    Attributes:
+        task: whose adapter runs; one that a layer does not have leaves the layer plain.
+    """
+
+    task: str
+
+
 class TaskLinear(PeftLoraLinear):
-    """A frozen linear layer with one adapter per task; the active one's `delta` is added to the layer's output.
+    """A frozen linear layer with one adapter per task; the routed one's `delta` is added to the layer's output.
 
     Subclasses say which parameters an adapter has (`create_parameters`) and what it computes (`delta`).
     """
@@ -43,6 +54,7 @@ class TaskLinear(PeftLoraLinear):
     def update_layer(self, adapter_name: str, r: int, lora_alpha: int, config: HLoraConfig, **kwargs: Any) -> None:
         """Adds the adapter `adapter_name` (peft calls this)."""
         if "lora_route" not in self._modules:
+            self.router = HardRouter(adapter_name)
             self.lora_route = nn.ModuleDict()
             self.num_experts: dict[str, int] = {}
         self.r[adapter_name] = r
@@ -69,14 +81,18 @@ class TaskLinear(PeftLoraLinear):
                 for weight in part[task].parameters():
                     nn.init.zeros_(weight) if part is self.lora_B else nn.init.kaiming_uniform_(weight, a=math.sqrt(5))
 
+    @property
+    def active_adapter(self) -> str:
+        return self.router.task
+
     def set_adapter(self, adapter_names: str | list[str], inference_mode: bool = False) -> None:
         """Chooses what runs, and nothing else: `requires_grad` is the training stage's business."""
-        self._active_adapter = adapter_names if isinstance(adapter_names, str) else adapter_names[0]
+        self.router.task = adapter_names if isinstance(adapter_names, str) else adapter_names[0]
 
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """(B, L, D_in) -> (B, L, D_out)"""
         y = self.base_layer(x, *args, **kwargs)
-        task = self._active_adapter
+        task = self.router.task
         if self._disable_adapters or task not in self.lora_A:
             return y
         return y + self.delta(x, task).to(y.dtype)
@@ -173,16 +189,23 @@ def linear_names(body: nn.Module) -> list[str]:
     return sorted(set(names))
 
 
-def attach_adapter(body: nn.Module, task: str, config: HLoraConfig, on_meta: bool = False) -> None:
+def attach_adapter(body: nn.Module, task: str, config: HLoraConfig, on_meta: bool = False) -> HardRouter:
     """Puts the adapter of `task` on every linear layer of an LLM's body (its head is outside and stays plain).
 
     Args:
         on_meta: create the parameters without memory, to be assigned from a file.
+
+    Returns:
+        the router of all adapted layers of this body.
     """
     with warnings.catch_warnings():
         # peft warns of a second adapter; here every model has one per task.
         warnings.filterwarnings("ignore", message="Already found a `peft_config` attribute")
         inject_adapter_in_model(config, body, adapter_name=task, low_cpu_mem_usage=on_meta)
+    layers = [layer for layer in body.modules() if isinstance(layer, TaskLinear)]
+    for layer in layers:
+        layer.router = layers[0].router
+    return layers[0].router
 
 
 def adapter_parameters(body: nn.Module, task: str) -> dict[str, torch.nn.Parameter]:

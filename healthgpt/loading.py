@@ -196,7 +196,7 @@ def _install_plugin(
         num_experts=plugin.num_experts,
         target_modules=linear_names(body),
     )
-    attach_adapter(body, task, settings, on_meta=True)
+    network.router = attach_adapter(body, task, settings, on_meta=True)
     for name in adapter_parameters(body, task):
         module_name, kind = name.removesuffix(".weight").rsplit(".", 1)
         layer = body.get_submodule(module_name)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import CLIPVisionModel, LlavaConfig, LlavaForConditionalGeneration, PreTrainedModel
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
 
-from healthgpt.hlora import TaskLinear
+from healthgpt.hlora import HardRouter
 from healthgpt.processor import IMAGE_PLACEHOLDER
 from healthgpt.tasks import Task
 
@@ -28,6 +28,7 @@ class HealthGPTForConditionalGeneration(LlavaForConditionalGeneration):
     Attributes:
         tasks: what this model can be routed to.
         active_task: what it is routed to.
+        router: the switch of the adapted layers; None before a plugin is attached.
         vision_layers: per task, the index into the ViT's `hidden_states` whose patches the model sees.
     """
 
@@ -40,7 +41,7 @@ class HealthGPTForConditionalGeneration(LlavaForConditionalGeneration):
         self.embeddings = nn.ModuleDict()
         self.heads = nn.ModuleDict()
         self.active_task: Task | None = None
-        self._plugin_layers: list[TaskLinear] | None = None
+        self.router: HardRouter | None = None
 
     @classmethod
     def from_parts(
@@ -86,10 +87,8 @@ class HealthGPTForConditionalGeneration(LlavaForConditionalGeneration):
         """
         if task not in self.vision_layers:
             raise ValueError(f"this model has no {task} plugin, only {', '.join(self.tasks)}")
-        if self._plugin_layers is None:
-            self._plugin_layers = [layer for layer in self.modules() if isinstance(layer, TaskLinear)]
-        for layer in self._plugin_layers:
-            layer.set_adapter(task)
+        if self.router is not None:
+            self.router.task = task
         self.model.language_model.embed_tokens, self.lm_head = self.embeddings[task], self.heads[task]
         self.active_task = task
 

@@ -17,7 +17,7 @@ from PIL import Image
 from transformers import StoppingCriteriaList
 
 from healthgpt.config import ModelSources
-from healthgpt.decoding import Decoding, chunked
+from healthgpt.decoding import Decoding
 from healthgpt.generation import Generator
 from healthgpt.images import ImageSource
 from healthgpt.loading import LoadedModel, LoadOptions, load_model
@@ -205,8 +205,8 @@ class HealthGPT:
         results: list[Any] = [None] * len(requests)
         for task, run in ((Task.COMPREHENSION, self._answer), (Task.GENERATION, self._draw)):
             places = [i for i, request in enumerate(requests) if request.task is task]
-            for chunk in chunked(len(places), batch_size):
-                here = [places[i] for i in chunk]
+            for start in range(0, len(places), batch_size):
+                here = places[start : start + batch_size]
                 for place, result in zip(here, run([requests[i] for i in here], settings), strict=True):
                     results[place] = result
         return results

@@ -163,3 +163,9 @@ def test_saving_is_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match="there is no folder"):
         save_image(Image.fromarray(gradient()), tmp_path / "no" / "out.png")
     assert format_of(Path("a.JPG")) == "JPEG"
+
+
+def test_a_dicom_dataset_is_named():
+    dataset = type("FileDataset", (), {"__module__": "pydicom.dataset"})()
+    with pytest.raises(ValueError, match="the image is a DICOM dataset; medical formats are not read by this version"):
+        read_image(dataset)
