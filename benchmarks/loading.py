@@ -1,6 +1,6 @@
 """Peak resident memory and time of loading a random model folder of Phi-3's shape, 1 GB or more.
 
-    python benchmarks/loading.py [--gigabytes 1.0]
+    python benchmarks/loading.py [--gigabytes 2.0]
 
 Each row is a process of its own: "load" reads the folder, "use" also answers once, which touches every weight.
 """
@@ -48,7 +48,7 @@ def _peak() -> int:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gigabytes", type=float, default=1.0, help="size of the base's weights")
+    parser.add_argument("--gigabytes", type=float, default=2.0, help="size of the base's weights")
     parser.add_argument("--child", nargs=3, metavar=("FOLDER", "WHAT", "DTYPE"), help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.child:
