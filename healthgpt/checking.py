@@ -22,23 +22,69 @@ from healthgpt.config import ModelSources, is_hub_id
 from healthgpt.files import require_file
 from healthgpt.processor import HealthGPTProcessor
 from healthgpt.tasks import Task
-from healthgpt.templates import choose_template
-from healthgpt.tokenization import load_tokenizer
+from healthgpt.templates import ChatTemplate, choose_template
+from healthgpt.tokenization import SlowTokenizer, load_tokenizer
 from taming_transformers import GumbelVQ, load_vqgan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone:
+    """The frozen parts: a base LLM with its tokenizer, and a ViT.
+
+    Attributes:
+        config: the base's transformers configuration.
+        num_patches: features per image.
+    """
+
+    base_folder: Path
+    vit_folder: Path
+    config: Any
+    shapes: BaseShapes
+    tokenizer: SlowTokenizer
+    template: ChatTemplate
+    num_patches: int
+
+    def processor(self, num_image_tokens: int) -> HealthGPTProcessor:
+        """The processor; it extends the tokenizer by the image tokens, so there can be one only."""
+        return HealthGPTProcessor(self.tokenizer, self.template, self.vit_folder, self.num_patches, num_image_tokens)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckedSources:
     """Sources after every check that needs no base weights."""
 
-    base_folder: Path
-    vit_folder: Path
-    config: Any
-    shapes: BaseShapes
+    backbone: Backbone
     plugins: Mapping[Task, Plugin]
     fusion: Mapping[str, Tensor] | None
     processor: HealthGPTProcessor
     vqgan: GumbelVQ | None
+
+
+def check_backbone(base: str, vit: str, template: str | None, *, with_weights: bool = True) -> Backbone:
+    """Reads the configurations of base and ViT, the tokenizer and the template.
+
+    Args:
+        with_weights: of a base or ViT on the hub, fetch the weights as well.
+
+    Raises:
+        FileNotFoundError, ValueError: a part is missing or unreadable, or the template does not fit the tokenizer.
+    """
+    base_folder = resolve_folder(base, "base model", with_weights)
+    vit_folder = resolve_folder(vit, "ViT", with_weights)
+    require_file(base_folder / "config.json")
+    require_file(vit_folder / "config.json")
+    config = first_line_errors(f"{base_folder / 'config.json'}", AutoConfig.from_pretrained, base_folder)
+    vision = first_line_errors(f"{vit_folder / 'config.json'}", CLIPVisionConfig.from_pretrained, vit_folder)
+    tokenizer = load_tokenizer(base_folder)
+    return Backbone(
+        base_folder=base_folder,
+        vit_folder=vit_folder,
+        config=config,
+        shapes=base_shapes(config, vision.hidden_size),
+        tokenizer=tokenizer,
+        template=choose_template(template, tokenizer),
+        num_patches=(vision.image_size // vision.patch_size) ** 2,
+    )
 
 
 def check_sources(sources: ModelSources, *, with_weights: bool = True) -> CheckedSources:
@@ -50,36 +96,27 @@ def check_sources(sources: ModelSources, *, with_weights: bool = True) -> Checke
     Raises:
         FileNotFoundError, ValueError: a part is missing, unreadable or belongs to another model; the message names it.
     """
-    base_folder = resolve_folder(sources.base, "base model", with_weights)
-    vit_folder = resolve_folder(sources.vit, "ViT", with_weights)
-    require_file(base_folder / "config.json")
-    require_file(vit_folder / "config.json")
-    config = first_line_errors(f"{base_folder / 'config.json'}", AutoConfig.from_pretrained, base_folder)
-    vision = first_line_errors(f"{vit_folder / 'config.json'}", CLIPVisionConfig.from_pretrained, vit_folder)
     if not sources.plugins:
         raise ValueError("no plugin is named; a model needs the H-LoRA weights of at least one task")
-
-    tokenizer = load_tokenizer(base_folder)
-    template = choose_template(sources.template, tokenizer)
-    shapes = base_shapes(config, vision.hidden_size)
+    backbone = check_backbone(sources.base, sources.vit, sources.template, with_weights=with_weights)
     plugins = {task: checkpoints.read_plugin(source) for task, source in sources.plugins.items()}
     for plugin in plugins.values():
-        checkpoints.check_plugin(plugin, shapes)
+        checkpoints.check_plugin(plugin, backbone.shapes)
 
     fusion = checkpoints.read_fusion(sources.fusion) if sources.fusion else None
     vqgan = load_vqgan(sources.vqgan) if sources.vqgan else None
     num_image_tokens = checkpoints.infer_num_image_tokens(
         asked=sources.num_image_tokens,
         num_rows=fusion["embed_tokens.weight"].shape[0] if fusion else None,
-        len_tokenizer=len(tokenizer),
+        len_tokenizer=len(backbone.tokenizer),
         codebook=vqgan.config.n_embed if vqgan else None,
-        template=template.name,
+        template=backbone.template.name,
         can_draw=Task.GENERATION in plugins,
     )
-    num_patches = (vision.image_size // vision.patch_size) ** 2
-    processor = HealthGPTProcessor(tokenizer, template, vit_folder, num_patches, num_image_tokens)
+    processor = backbone.processor(num_image_tokens)
     if sources.fusion and fusion and processor.image_vocabulary:
-        checkpoints.check_fusion(sources.fusion, fusion, processor.image_vocabulary.num_rows, shapes.hidden)
+        num_rows = processor.image_vocabulary.num_rows
+        checkpoints.check_fusion(sources.fusion, fusion, num_rows, backbone.shapes.hidden)
     if Task.GENERATION in plugins and fusion is None:
         raise ValueError(
             "generation needs the fusion weights (--fusion_layer_path, or fusion.safetensors in a model folder): "
@@ -89,16 +126,7 @@ def check_sources(sources: ModelSources, *, with_weights: bool = True) -> Checke
         raise ValueError(
             f"{sources.vqgan}: a VQGAN of {vqgan.config.n_embed} codes, but the vocabulary has {num_image_tokens}"
         )
-    return CheckedSources(
-        base_folder=base_folder,
-        vit_folder=vit_folder,
-        config=config,
-        shapes=shapes,
-        plugins=plugins,
-        fusion=fusion,
-        processor=processor,
-        vqgan=vqgan,
-    )
+    return CheckedSources(backbone=backbone, plugins=plugins, fusion=fusion, processor=processor, vqgan=vqgan)
 
 
 def resolve_folder(reference: str, what: str, with_weights: bool = True) -> Path:

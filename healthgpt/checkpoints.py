@@ -62,7 +62,8 @@ class Plugin:
         path: where it came from, for messages.
         adapter: `layers.0.mlp.down_proj.lora_A.weight` and so on.
         projector: `linear_1.weight`, `linear_1.bias`, `linear_2.weight`, `linear_2.bias`.
-        rank, num_experts: R and E, from the shapes.
+        rank, num_experts: R and E, from the shapes (E is 1 for a plain LoRA).
+        kind: hlora, or one of the baselines moelora and lora.
     """
 
     path: Path
@@ -71,6 +72,7 @@ class Plugin:
     rank: int
     num_experts: int
     alpha: float
+    kind: str = "hlora"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +107,12 @@ def read_plugin(source: PluginSource) -> Plugin:
         if not any(".lora_" in key for key in tensors):
             raise ValueError(f"{path}: not a plugin, no H-LoRA in it; its keys begin with {_sample(tensors)}")
         adapter = {key.removeprefix(_RELEASED_BODY): tensor for key, tensor in tensors.items()}
-    rank = _common_size(path, adapter, ".lora_A.weight", "rank")
-    num_experts = _common_size(path, adapter, ".lora_route.weight", "number of experts")
+    kind = settings.get("adapter", "hlora")
+    num_experts = 1 if kind == "lora" else _common_size(path, adapter, ".lora_route.weight", "number of experts")
+    if kind == "moelora":
+        rank = num_experts * _common_size(path, adapter, ".lora_A.0.weight", "rank of an expert")
+    else:
+        rank = _common_size(path, adapter, ".lora_A.weight", "rank")
     if rank % num_experts:
         raise ValueError(f"{path}: rank {rank} is not divisible by the number of experts {num_experts}")
     for name, wanted, found in (("rank", source.rank, rank), ("number of experts", source.num_experts, num_experts)):
@@ -119,7 +125,7 @@ def read_plugin(source: PluginSource) -> Plugin:
             )
     alpha = source.alpha or settings.get("lora_alpha") or ALPHA_PER_RANK * rank
     return Plugin(
-        path=path, adapter=adapter, projector=projector, rank=rank, num_experts=num_experts, alpha=alpha
+        path=path, adapter=adapter, projector=projector, rank=rank, num_experts=num_experts, alpha=alpha, kind=kind
     )  # fmt: skip
 
 
@@ -130,10 +136,14 @@ def check_plugin(plugin: Plugin, base: BaseShapes) -> None:
         ValueError: a missing, unexpected or mis-shaped key.
     """
     expected: dict[str, tuple[int, ...]] = {}
+    separate = [f".{i}" for i in range(plugin.num_experts)] if plugin.kind == "moelora" else [""]
+    rank = plugin.rank // len(separate)
     for name, (width_out, width_in) in base.linears.items():
-        expected[f"{name}.lora_route.weight"] = (plugin.num_experts, width_in)
-        expected[f"{name}.lora_A.weight"] = (plugin.rank, width_in)
-        expected[f"{name}.lora_B.weight"] = (width_out, plugin.rank)
+        if plugin.kind != "lora":
+            expected[f"{name}.lora_route.weight"] = (plugin.num_experts, width_in)
+        for expert in separate:
+            expected[f"{name}.lora_A{expert}.weight"] = (rank, width_in)
+            expected[f"{name}.lora_B{expert}.weight"] = (width_out, rank)
     _check_shapes(plugin.path, plugin.adapter, expected)
     _check_shapes(
         plugin.path,
@@ -223,6 +233,7 @@ def write_task_folder(folder: Path, plugin: Plugin, linears: Shapes) -> None:
         "r": plugin.rank,
         "lora_alpha": plugin.alpha,
         "num_experts": plugin.num_experts,
+        "adapter": plugin.kind,
         "target_modules": sorted({name.rpartition(".")[2] for name in linears}),
         "task_type": "CAUSAL_LM",
     }
@@ -237,7 +248,13 @@ def write_fusion(folder: Path, fusion: Mapping[str, Tensor]) -> None:
 
 
 def write_released_plugin(path: Path, plugin: Plugin) -> None:
-    """Writes a plugin as a released `.bin`: the same tensors under the original's keys, in its order."""
+    """Writes a plugin as a released `.bin`: the same tensors under the original's keys, in its order.
+
+    Raises:
+        ValueError: a baseline, which the released layout has no room for.
+    """
+    if plugin.kind != "hlora":
+        raise ValueError(f"{plugin.path}: a {plugin.kind} adapter; the released layout holds H-LoRA only")
     ordered = sorted(plugin.adapter, key=_released_order)
     tensors = OrderedDict((_RELEASED_BODY + key, plugin.adapter[key].clone()) for key in ordered)
     tensors.update((old, plugin.projector[new].clone()) for old, new in _RELEASED_PROJECTOR.items())

@@ -8,14 +8,13 @@ come down to it.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from healthgpt.files import read_json
+from healthgpt.files import read_json, refuse_unknown_keys
 from healthgpt.tasks import Task
 
 CONFIG_NAME = "config.json"
@@ -98,9 +97,7 @@ def read_folder_config(folder: Path) -> FolderConfig:
     if values.pop("model_type", None) != "healthgpt":
         raise ValueError(f'{path}: not the config of a HealthGPT model folder (no "model_type": "healthgpt")')
     fields = {f.name: f for f in dataclasses.fields(FolderConfig)}
-    for key in values.keys() - fields.keys():
-        near = difflib.get_close_matches(key, fields, n=1)
-        raise ValueError(f"{path}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+    refuse_unknown_keys(values, fields, path)
     for key in ("template", "base", "vit", "num_image_tokens"):
         if key not in values:
             raise ValueError(f"{path}: key {key!r} is missing")

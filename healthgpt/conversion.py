@@ -31,11 +31,11 @@ def convert_released(sources: ModelSources, output: Path, *, copy: bool = False)
         folder = Path(temporary) / "model"
         folder.mkdir()
         for task, plugin in checked.plugins.items():
-            checkpoints.write_task_folder(folder / task, plugin, checked.shapes.linears)
+            checkpoints.write_task_folder(folder / task, plugin, checked.backbone.shapes.linears)
         if checked.fusion is not None:
             checkpoints.write_fusion(folder, checked.fusion)
         vocabulary = checked.processor.image_vocabulary
-        parts = {"base": checked.base_folder, "vit": checked.vit_folder, "vqgan": sources.vqgan}
+        parts = {"base": checked.backbone.base_folder, "vit": checked.backbone.vit_folder, "vqgan": sources.vqgan}
         for name, part in parts.items():
             if copy and part is not None:
                 shutil.copytree(part, folder / name)

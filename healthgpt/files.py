@@ -6,11 +6,12 @@ pointer, a placeholder of a few bytes. `wrong_kind` recognises them, for one cle
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,13 @@ def require_file(path: Path) -> Path:
     if not os.access(path, os.R_OK):
         raise ValueError(f"{path}: no permission to read it")
     return path
+
+
+def refuse_unknown_keys(values: Mapping[str, object], known: Collection[str], path: Path | str) -> None:
+    """Raises a ValueError for a key that is not known, naming the nearest one that is."""
+    for key in values.keys() - set(known):
+        near = difflib.get_close_matches(str(key), known, n=1)
+        raise ValueError(f"{path}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
 
 
 def wrong_kind(path: Path) -> str | None:

@@ -20,14 +20,17 @@ silently reading it as an ordinary LoRA.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import warnings
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from peft import LoraConfig, inject_adapter_in_model
 from peft.tuners.lora import Linear as PeftLoraLinear
+from peft.utils.integrations import gather_params_ctx
 from torch import Tensor, nn
 
 
@@ -208,7 +211,7 @@ def attach_adapter(body: nn.Module, task: str, config: HLoraConfig, on_meta: boo
     return layers[0].router
 
 
-def adapter_parameters(body: nn.Module, task: str) -> dict[str, torch.nn.Parameter]:
+def adapter_parameters(body: nn.Module, task: str) -> dict[str, nn.Parameter]:
     """The parameters of one task's adapter under their released names, as `layers.0.mlp.down_proj.lora_A.weight`."""
     marker = f".{task}."
     return {
@@ -216,3 +219,22 @@ def adapter_parameters(body: nn.Module, task: str) -> dict[str, torch.nn.Paramet
         for name, parameter in body.named_parameters()
         if ".lora_" in name and marker in name
     }
+
+
+def load_adapter(body: nn.Module, task: str, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> None:
+    """Puts tensors in the place of an adapter's parameters, each on the device of the layer it adapts.
+
+    Args:
+        tensors: exactly those that `adapter_parameters` names.
+    """
+    marker = f".{task}."
+    for name in [name for name, _ in body.named_parameters() if ".lora_" in name and marker in name]:
+        layer: Any = body.get_submodule(name.partition(".lora_")[0])
+        device = layer.base_layer.weight.device
+        tensor = tensors[name.replace(marker, ".", 1)].to(device, dtype)
+        body.get_submodule(name.removesuffix(".weight")).weight = nn.Parameter(tensor, requires_grad=False)
+
+
+def gathered(parameters: Iterable[nn.Parameter]) -> contextlib.AbstractContextManager[None]:
+    """Parameters that ZeRO-3 has spread over the processes are whole inside the block; others are as they are."""
+    return gather_params_ctx(list(parameters))

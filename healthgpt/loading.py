@@ -10,14 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, CLIPVisionModel
 from transformers import logging as transformers_logging
 
-from healthgpt.checking import CheckedSources, check_sources, first_line_errors
+from healthgpt.checking import Backbone, CheckedSources, check_sources, first_line_errors
 from healthgpt.checkpoints import Plugin
 from healthgpt.config import ModelSources
-from healthgpt.hlora import HLoraConfig, adapter_parameters, attach_adapter, linear_names
+from healthgpt.hlora import HLoraConfig, attach_adapter, linear_names, load_adapter
 from healthgpt.model import HealthGPTForConditionalGeneration
 from healthgpt.processor import HealthGPTProcessor
 from healthgpt.tasks import Task
@@ -74,17 +73,13 @@ def load_model(sources: ModelSources, options: LoadOptions = LoadOptions()) -> L
     """
     device = choose_device(options.device)
     checked = check_sources(sources)
-    attention = options.attn_implementation or ORIGINAL_ATTENTION.get(checked.config.model_type)
-    dtype = choose_dtype(options.dtype, checked.config, device)
-    base = _load_base(checked, options, device, dtype, attention)
-    vit = _load_pretrained(CLIPVisionModel, checked.vit_folder, dtype=dtype, attn_implementation=attention)
+    base, vit = load_backbone(checked.backbone, options, device)
     network = HealthGPTForConditionalGeneration.from_parts(
         base, vit, {task: sources.vision_layers[task] for task in checked.plugins}
     )
-    first_device = base.get_input_embeddings().weight.device
-    vit.to(first_device)
+    first_device, dtype = base.get_input_embeddings().weight.device, vit.dtype
     for task, plugin in checked.plugins.items():
-        _install_plugin(network, task, plugin, sources.plugins[task].dropout, dtype)
+        install_plugin(network, task, plugin, sources.plugins[task].dropout, dtype)
     _install_vocabularies(network, checked, sources.apply_fusion)
     network.eval().requires_grad_(False)
     network.route(network.tasks[0])
@@ -128,24 +123,30 @@ def choose_dtype(name: str, config: Any, device: torch.device) -> torch.dtype:
     return dtype
 
 
-def _load_base(
-    checked: CheckedSources, options: LoadOptions, device: torch.device, dtype: torch.dtype, attention: str | None
-) -> Any:
-    """The base LLM, its shards read straight to their device and dtype."""
-    config = checked.config
+def load_backbone(backbone: Backbone, options: LoadOptions, device: torch.device) -> tuple[Any, CLIPVisionModel]:
+    """The base LLM and the ViT, the base's shards read straight to their device and dtype.
+
+    Raises:
+        ValueError: weights are missing, damaged or mis-shaped.
+    """
+    config = backbone.config
+    dtype = choose_dtype(options.dtype, config, device)
+    attention = options.attn_implementation or ORIGINAL_ATTENTION.get(config.model_type)
     if config.model_type == "phi3" and config.sliding_window is not None:
         # The original's mask lets a token see `sliding_window` tokens besides itself, today's counts itself in.
         config.sliding_window += 1
     quantised = options.load_in_8bit or options.load_in_4bit
-    return _load_pretrained(
+    base = _load_pretrained(
         AutoModelForCausalLM,
-        checked.base_folder,
+        backbone.base_folder,
         config=config,
         dtype=dtype,
         attn_implementation=attention,
         device_map=options.device_map or (None if device.type == "cpu" and not quantised else {"": device}),
         quantization_config=_quantisation(options, dtype) if quantised else None,
     )
+    vit = _load_pretrained(CLIPVisionModel, backbone.vit_folder, dtype=dtype, attn_implementation=attention)
+    return base, vit.to(base.get_input_embeddings().weight.device)
 
 
 def _quantisation(options: LoadOptions, dtype: torch.dtype) -> BitsAndBytesConfig:
@@ -184,7 +185,7 @@ def progress_bars(shown: bool) -> Iterator[None]:
         (transformers_logging.enable_progress_bar if before else transformers_logging.disable_progress_bar)()
 
 
-def _install_plugin(
+def install_plugin(
     network: HealthGPTForConditionalGeneration, task: Task, plugin: Plugin, dropout: float, dtype: torch.dtype
 ) -> None:
     """Puts a checked plugin on the network; each tensor goes to the device of the layer it adapts."""
@@ -194,14 +195,11 @@ def _install_plugin(
         lora_alpha=plugin.alpha,
         lora_dropout=dropout,
         num_experts=plugin.num_experts,
+        adapter=plugin.kind,
         target_modules=linear_names(body),
     )
     network.router = attach_adapter(body, task, settings, on_meta=True)
-    for name in adapter_parameters(body, task):
-        module_name, kind = name.removesuffix(".weight").rsplit(".", 1)
-        layer = body.get_submodule(module_name)
-        tensor = plugin.adapter[name].to(layer.base_layer.weight.device, dtype)
-        getattr(layer, kind)[task].weight = nn.Parameter(tensor, requires_grad=False)
+    load_adapter(body, task, plugin.adapter, dtype)
     device = network.get_input_embeddings().weight.device
     projector = network.model.multi_modal_projector[task]
     projector.load_state_dict({key: value.to(device, dtype) for key, value in plugin.projector.items()}, assign=True)

@@ -25,6 +25,7 @@ from healthgpt.tokenization import SlowTokenizer, Span
 from healthgpt.vocabulary import ImageVocabulary
 
 IMAGE_PLACEHOLDER = -200
+IGNORED_LABEL = -100
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ class HealthGPTProcessor:
         Raises:
             ValueError: generation without image tokens in the vocabulary.
         """
-        if task is Task.GENERATION and self.image_vocabulary is None:
-            raise ValueError("this model has no image tokens in its vocabulary and cannot draw")
+        if task is Task.GENERATION:
+            self._drawing_vocabulary()
         rendered = self.template.render(turns, start_token="<start_index>" if task is Task.GENERATION else "")
         chunks: list[list[Span]] = [[]]
         for part in rendered:
@@ -116,6 +117,45 @@ class HealthGPTProcessor:
             chunk_ids = self.tokenizer.encode(chunk)
             ids += [IMAGE_PLACEHOLDER, *chunk_ids[int(self.tokenizer.settings.add_bos_token) :]]  # BOS only once
         return ids
+
+    def encode_example(self, turns: Sequence[Turn], codes: Sequence[int] | None = None) -> tuple[list[int], list[int]]:
+        """Token ids of a whole conversation, and labels that supervise the assistant's turns only.
+
+        The ids before each answer are those of `encode`, so that training sees the prompts of inference.
+
+        Args:
+            turns: alternating, the last one the assistant's.
+            codes: VQGAN codes that are the last turn's answer (generation) in place of its text.
+
+        Returns:
+            ids and labels of equal length; labels are -100 outside the answers and the tokens that end them.
+        """
+        example = _Example(self.tokenizer)
+        example.context(Span(self.template.system))
+        for i, turn in enumerate(turns):
+            example.context(Span(self.template.roles[turn.role]))
+            if turn.role == "user":
+                for part in turn.parts:
+                    if isinstance(part, ImageSlot):
+                        example.image()
+                    else:
+                        example.context(Span(part, literal=True))
+                example.context(Span(self.template.end))
+                continue
+            if codes is not None and i == len(turns) - 1:
+                vocabulary = self._drawing_vocabulary()
+                example.context(Span("<start_index>"))
+                answer = [*(vocabulary.first_code_id + code for code in codes), vocabulary.end_id]
+            else:
+                answer = self.tokenizer.encode_segment("".join(p for p in turn.parts if isinstance(p, str)).strip())
+            example.answer([*answer, self.tokenizer.added[self.template.end_token].id])
+            example.context(Span(self.template.end.removeprefix(self.template.end_token)))
+        return example.ids, example.labels
+
+    def _drawing_vocabulary(self) -> ImageVocabulary:
+        if self.image_vocabulary is None:
+            raise ValueError("this model has no image tokens in its vocabulary and cannot draw")
+        return self.image_vocabulary
 
     def pixels(self, image: ImageSource) -> Tensor:
         """An image as the ViT takes it: (3, S, S) float32, padded to a square with CLIP's mean colour."""
@@ -136,14 +176,52 @@ class HealthGPTProcessor:
         ids = torch.zeros(len(prompts), length, dtype=torch.long)
         mask = torch.zeros(len(prompts), length, dtype=torch.long)
         for row, prompt in enumerate(prompts):
-            expanded = self._expand(prompt.ids)
+            expanded = self.expand(prompt.ids)
             ids[row, length - len(expanded) :] = torch.tensor(expanded)
             mask[row, length - len(expanded) :] = 1
         pixels = [prompt.pixels for prompt in prompts if prompt.pixels is not None]
         return ids, mask, torch.cat(pixels) if pixels else None
 
-    def _expand(self, ids: Sequence[int]) -> list[int]:
+    def expand(self, ids: Sequence[int]) -> list[int]:
+        """Each image placeholder as many times as an image has patches."""
         return [i for token in ids for i in ([token] * (self.num_patches if token == IMAGE_PLACEHOLDER else 1))]
+
+
+class _Example:
+    """Token ids and labels of a conversation, built up part by part."""
+
+    def __init__(self, tokenizer: SlowTokenizer):
+        self._tokenizer = tokenizer
+        self._pending: list[Span] = []
+        self._opens = True
+        self.ids: list[int] = []
+        self.labels: list[int] = []
+
+    def context(self, span: Span) -> None:
+        """Text that is given, to be encoded together with what stands beside it."""
+        self._pending.append(span)
+
+    def image(self) -> None:
+        """The place of an image, after which a new chunk of text begins."""
+        self._flush()
+        self._add([IMAGE_PLACEHOLDER], supervised=False)
+        self._opens = True
+
+    def answer(self, ids: list[int]) -> None:
+        """Tokens to be learned."""
+        self._flush()
+        self._add(ids, supervised=True)
+
+    def _flush(self) -> None:
+        ids = self._tokenizer.encode(self._pending, opens=self._opens)
+        if self._opens and self.ids and self._tokenizer.settings.add_bos_token:
+            ids = ids[1:]  # BOS only once
+        self._add(ids, supervised=False)
+        self._pending, self._opens = [], False
+
+    def _add(self, ids: list[int], supervised: bool) -> None:
+        self.ids += ids
+        self.labels += ids if supervised else [IGNORED_LABEL] * len(ids)
 
 
 def as_image(pixels: Tensor) -> Image.Image:

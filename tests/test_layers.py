@@ -17,10 +17,10 @@ LAYERS = (
     ("healthgpt.model",),
     ("healthgpt.checkpoints",),
     ("healthgpt.checking",),
-    ("healthgpt.loading", "healthgpt.conversion", "healthgpt.generation", "healthgpt.streaming"),
+    ("healthgpt.loading", "healthgpt.conversion", "healthgpt.generation", "healthgpt.streaming", "healthgpt.data"),
     ("healthgpt.random_model",),
     ("healthgpt.sources",),
-    ("healthgpt.pipeline", "healthgpt.doctor"),
+    ("healthgpt.pipeline", "healthgpt.doctor", "healthgpt.training"),
     ("healthgpt.cli",),
 )
 # Libraries that only these modules may touch.
@@ -28,10 +28,17 @@ OWNERS = {
     "peft": {"healthgpt.hlora"},
     "sentencepiece": {"healthgpt.tokenization.sentence_piece", "healthgpt.random_model"},
     "tokenizers": {"healthgpt.tokenization.byte_pair"},
-    "PIL": {"healthgpt.images", "healthgpt.processor", "healthgpt.pipeline"},
-    "safetensors": {"healthgpt.checkpoints", "healthgpt.checking", "healthgpt.doctor"},
+    "PIL": {"healthgpt.images", "healthgpt.processor", "healthgpt.pipeline", "healthgpt.data.vq_indices"},
+    "safetensors": {"healthgpt.checkpoints", "healthgpt.checking", "healthgpt.doctor", "healthgpt.training.trainer"},
     "huggingface_hub": {"healthgpt.checking", "healthgpt.sources"},
-    "yaml": {"taming_transformers.vqgan", "healthgpt.random_model"},
+    "yaml": {
+        "taming_transformers.vqgan",
+        "healthgpt.random_model",
+        "healthgpt.data.mixture",
+        "healthgpt.training.config",
+    },
+    "matplotlib": {"healthgpt.training.feedback"},
+    "deepspeed": set(),
 }
 
 

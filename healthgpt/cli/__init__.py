@@ -15,13 +15,23 @@ from healthgpt import __version__
 from healthgpt.cli.files import add_convert_flags, run_convert, run_doctor
 from healthgpt.cli.flags import add_model_flags
 from healthgpt.cli.inference import add_request_flags, run_answer, run_draw
+from healthgpt.cli.training import (
+    add_check_flags,
+    add_prepare_flags,
+    add_train_flags,
+    run_check_data,
+    run_train,
+)
 from healthgpt.tasks import Task
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     parser = build_parser()
-    flags = parser.parse_args(arguments)
+    flags, rest = parser.parse_known_args(arguments)
+    if rest and not getattr(flags, "takes_rest", False):
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    flags.rest = rest
     _show_notes()
     try:
         return flags.run(flags)
@@ -55,6 +65,14 @@ def build_parser() -> argparse.ArgumentParser:
     doctor = verbs.add_parser("doctor", help="report versions, devices and what is wrong with a model's files")
     doctor.set_defaults(run=run_doctor, task=Task.COMPREHENSION)
     add_model_flags(doctor)
+    for verb, add_flags, run, text in (
+        ("train", add_train_flags, run_train, "run one training stage"),
+        ("check-data", add_check_flags, run_check_data, "check every record before anything is trained"),
+    ):
+        command = verbs.add_parser(verb, help=text, description=text)
+        command.set_defaults(run=run, takes_rest=True)
+        add_flags(command)
+    add_prepare_flags(verbs.add_parser("prepare", help="prepare data for training"))
     return parser
 
 

@@ -39,10 +39,10 @@ class SentencePieceTokenizer(SlowTokenizer):
     def opening(self) -> str:
         return SPACE_PIECE if not self.settings.legacy and self.settings.add_prefix_space else ""
 
-    def encode(self, spans: Sequence[Span]) -> list[int]:
+    def encode(self, spans: Sequence[Span], *, opens: bool = True) -> list[int]:
         if not self.settings.legacy:
             spans = [span._replace(text=span.text.replace(SPACE_PIECE, " ")) for span in spans]
-        return super().encode(spans)
+        return super().encode(spans, opens=opens)
 
     def encode_segment(self, text: str) -> list[int]:
         if self.settings.legacy or not text.startswith((SPACE_PIECE, " ")):

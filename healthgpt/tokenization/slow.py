@@ -105,15 +105,19 @@ class SlowTokenizer(ABC):
             next_id += 1
         self._index_added()
 
-    def encode(self, spans: Sequence[Span]) -> list[int]:
-        """Ids of the concatenated spans, opened by BOS where the tokenizer's configuration says so."""
-        opening = [Span(self.opening())] if any(span.text for span in spans) else []
+    def encode(self, spans: Sequence[Span], *, opens: bool = True) -> list[int]:
+        """Ids of the concatenated spans, opened by BOS where the tokenizer's configuration says so.
+
+        Args:
+            opens: false for the rest of a text whose beginning has been encoded already.
+        """
+        opening = [Span(self.opening())] if opens and any(span.text for span in spans) else []
         segments = self._cut([*opening, *spans])
         ids: list[int] = []
         for segment in segments:
             ids.extend([segment.id] if isinstance(segment, AddedToken) else self.encode_segment(segment))
         ids = self._without_lone_opening(ids)
-        return [self.bos_id, *ids] if self.settings.add_bos_token else ids
+        return [self.bos_id, *ids] if opens and self.settings.add_bos_token else ids
 
     def _without_lone_opening(self, ids: list[int]) -> list[int]:
         return ids

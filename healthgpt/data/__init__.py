@@ -1,0 +1,1 @@
+"""Training and evaluation data: records, mixtures of sources, cached VQ codes, batches."""

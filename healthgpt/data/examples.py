@@ -1,0 +1,180 @@
+"""Records -> tensors: one example at a time, lazily, and batches of them.
+
+Legend: B batch, L tokens, N images, S side of the ViT's input.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from healthgpt.data.mixture import Mixture
+from healthgpt.data.records import Record
+from healthgpt.data.vq_indices import VQIndices
+from healthgpt.processor import IGNORED_LABEL, HealthGPTProcessor
+from healthgpt.tasks import Task
+
+logger = logging.getLogger(__name__)
+
+_CHARACTERS_PER_TOKEN = 4  # for estimates only
+_TRIES = 100  # records passed over in a row before a data set is given up
+
+
+class BadRecordError(ValueError):
+    """A record that cannot be trained on; the message names it and says why."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One record as the model takes it.
+
+    Attributes:
+        ids, labels: expanded (one placeholder per patch); labels are -100 outside the answers.
+        pixels: (N, 3, S, S) or None.
+    """
+
+    id: str
+    task: Task
+    ids: list[int]
+    labels: list[int]
+    pixels: Tensor | None
+
+
+class ExampleMaker:
+    """Encodes records: prompts as in inference, codes from the cache."""
+
+    def __init__(self, processor: HealthGPTProcessor, codes: VQIndices | None, max_length: int):
+        self.processor = processor
+        self.codes = codes
+        self.max_length = max_length
+
+    def make(self, record: Record) -> Example:
+        """
+        Raises:
+            BadRecordError: an image or its codes cannot be had, codes are out of range or too few, or it is too long.
+        """
+        try:
+            codes = self._target(record)
+            ids, labels = self.processor.encode_example(record.turns, codes)
+            expanded = self.processor.expand(ids)
+            if len(expanded) > self.max_length:
+                raise ValueError(f"{len(expanded)} tokens, more than max_length {self.max_length}")
+            pixels = [self.processor.pixels(image) for image in record.images]
+        except (ValueError, FileNotFoundError) as error:
+            raise BadRecordError(f"record {record.id}: {error}") from None
+        patches = self.processor.num_patches
+        expanded_labels = [
+            label for token, label in zip(ids, labels, strict=True) for label in [label] * (patches if token < 0 else 1)
+        ]
+        return Example(
+            id=record.id,
+            task=record.task,
+            ids=expanded,
+            labels=expanded_labels,
+            pixels=torch.stack(pixels) if pixels else None,
+        )
+
+    def _target(self, record: Record) -> Sequence[int] | None:
+        """The codes to be drawn; None for comprehension."""
+        if record.task is Task.COMPREHENSION:
+            return None
+        vocabulary = self.processor.image_vocabulary
+        if vocabulary is None:
+            raise ValueError("generation, but the vocabulary has no image tokens")
+        if record.codes is not None:
+            codes: Sequence[int] = record.codes
+        elif self.codes is None:
+            raise ValueError(f"the codes of {record.target} are needed (vq_indices names no cache)")
+        else:
+            codes = self.codes[record.target]  # type: ignore[index]  # a record has one or the other
+        if self.codes is not None and len(codes) != self.codes.num_codes:
+            raise ValueError(f"{len(codes)} codes, expected {self.codes.num_codes}")
+        if max(codes) >= vocabulary.num_codes:
+            raise ValueError(f"code {max(codes)} is out of range, the vocabulary has {vocabulary.num_codes}")
+        return codes
+
+    def estimated_length(self, record: Record) -> int:
+        """About how many tokens a record has, without encoding it."""
+        codes = self.codes.num_codes if self.codes is not None and record.task is Task.GENERATION else 0
+        text = record.num_characters // _CHARACTERS_PER_TOKEN
+        return text + len(record.images) * self.processor.num_patches + codes
+
+
+class Examples(Dataset[Example]):
+    """The samples of a mixture as examples; images are decoded when a sample is asked for, in worker processes.
+
+    Attributes:
+        skipped: a file to which every record that was passed over is appended; None refuses bad records.
+    """
+
+    def __init__(self, mixture: Mixture, maker: ExampleMaker, skipped: Path | None = None):
+        self.mixture = mixture
+        self.maker = maker
+        self.skipped = skipped
+
+    def __len__(self) -> int:
+        return len(self.mixture)
+
+    def __getitem__(self, i: int) -> Example:
+        """
+        Raises:
+            BadRecordError: the record is bad and none may be skipped, or too many in a row are.
+        """
+        task = None
+        for offset in range(_TRIES):
+            place = (i + offset) % len(self)
+            try:
+                record = self.mixture.record(place)
+                if task is not None and record.task is not task:
+                    continue  # a stand-in has to be of the same task
+                task = record.task
+                return self.maker.make(record)
+            except ValueError as error:
+                if self.skipped is None:
+                    raise BadRecordError(f"{self.mixture.where(place)}: {error}") from None
+                self._note(place, str(error))
+        raise BadRecordError(f"{self.mixture.where(i)}: {_TRIES} bad records in a row")
+
+    def _note(self, place: int, reason: str) -> None:
+        line = json.dumps({"record": self.mixture.where(place), "reason": reason}) + "\n"
+        handle = os.open(str(self.skipped), os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
+        try:
+            os.write(handle, line.encode())  # one write, so that lines of several workers do not mix
+        finally:
+            os.close(handle)
+
+
+def collate(examples: Sequence[Example]) -> Mapping[str, Any]:
+    """Pads examples of one task on the right.
+
+    Returns:
+        input_ids, attention_mask, labels (B, L); pixel_values (N, 3, S, S) or None; task; record_ids.
+    """
+    tasks = {example.task for example in examples}
+    assert len(tasks) == 1, f"a batch of several tasks: {tasks}"
+    length = max(len(example.ids) for example in examples)
+    ids = torch.zeros(len(examples), length, dtype=torch.long)
+    labels = torch.full((len(examples), length), IGNORED_LABEL)
+    mask = torch.zeros(len(examples), length, dtype=torch.long)
+    for row, example in enumerate(examples):
+        ids[row, : len(example.ids)] = torch.tensor(example.ids)
+        labels[row, : len(example.ids)] = torch.tensor(example.labels)
+        mask[row, : len(example.ids)] = 1
+    pixels = [example.pixels for example in examples if example.pixels is not None]
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "labels": labels,
+        "pixel_values": torch.cat(pixels) if pixels else None,
+        "task": str(examples[0].task),
+        "record_ids": [example.id for example in examples],
+    }

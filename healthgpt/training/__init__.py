@@ -1,0 +1,1 @@
+"""The three training stages, as one command each: `healthgpt train --config FILE`."""
