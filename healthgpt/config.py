@@ -165,13 +165,20 @@ class ReleasedFile:
 
 @dataclass(frozen=True, kw_only=True)
 class ReleasedModel:
-    """A model of the paper as it was released."""
+    """A model of the paper as it was released.
+
+    Attributes:
+        architecture: what of the base's `config.json` decides its shapes.
+        len_tokenizer: tokens of the base's tokenizer, before image tokens are added.
+    """
 
     base: str
     repository: str
     template: str
     plugins: Mapping[Task, ReleasedFile]
     fusion: ReleasedFile | None = None
+    architecture: Mapping[str, Any]
+    len_tokenizer: int
     num_image_tokens: int = 8192
     vit: str = "openai/clip-vit-large-patch14-336"
 
@@ -184,6 +191,16 @@ RELEASED: Mapping[str, ReleasedModel] = {
         base="microsoft/Phi-3-mini-4k-instruct",
         repository="lintw/HealthGPT-M3",
         template="phi3_instruct",
+        architecture={
+            "model_type": "phi3",
+            "hidden_size": 3072,
+            "intermediate_size": 8192,
+            "num_hidden_layers": 32,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 32,
+            "vocab_size": 32064,
+        },
+        len_tokenizer=32011,
         plugins={
             Task.COMPREHENSION: ReleasedFile(
                 name="com_hlora_weights.bin",
@@ -202,12 +219,33 @@ RELEASED: Mapping[str, ReleasedModel] = {
         base="microsoft/phi-4",
         repository="lintw/HealthGPT-L14",
         template="phi4_instruct",
+        architecture={
+            "model_type": "phi3",
+            "hidden_size": 5120,
+            "intermediate_size": 17920,
+            "num_hidden_layers": 40,
+            "num_attention_heads": 40,
+            "num_key_value_heads": 10,
+            "vocab_size": 100352,
+            "pad_token_id": 100349,
+        },
+        len_tokenizer=100352,
         plugins={Task.COMPREHENSION: ReleasedFile(name="com_hlora_weights_phi4.bin")},
     ),
     "xl32": ReleasedModel(
         base="Qwen/Qwen2.5-32B-Instruct",
         repository="lintw/HealthGPT-XL32",
         template="qwen_2",
+        architecture={
+            "model_type": "qwen2",
+            "hidden_size": 5120,
+            "intermediate_size": 27648,
+            "num_hidden_layers": 64,
+            "num_attention_heads": 40,
+            "num_key_value_heads": 8,
+            "vocab_size": 152064,
+        },
+        len_tokenizer=151665,
         plugins={Task.COMPREHENSION: ReleasedFile(name="com_hlora_weights_QWEN_32B.bin")},
         num_image_tokens=0,
     ),

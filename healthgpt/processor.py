@@ -148,9 +148,9 @@ class HealthGPTProcessor:
                 answer = [*(vocabulary.first_code_id + code for code in codes), vocabulary.end_id]
             else:
                 answer = self.tokenizer.encode_segment("".join(p for p in turn.parts if isinstance(p, str)).strip())
-            example.answer([*answer, self.tokenizer.added[self.template.end_token].id])
-            example.context(Span(self.template.end.removeprefix(self.template.end_token)))
-        return example.ids, example.labels
+            example.answer(answer)
+            example.context(Span(self.template.end))
+        return example.finished()
 
     def _drawing_vocabulary(self) -> ImageVocabulary:
         if self.image_vocabulary is None:
@@ -194,6 +194,7 @@ class _Example:
         self._tokenizer = tokenizer
         self._pending: list[Span] = []
         self._opens = True
+        self._ends_answer = False
         self.ids: list[int] = []
         self.labels: list[int] = []
 
@@ -208,16 +209,25 @@ class _Example:
         self._opens = True
 
     def answer(self, ids: list[int]) -> None:
-        """Tokens to be learned."""
+        """Tokens to be learned; so is the first token of the context that follows, which ends the turn."""
         self._flush()
         self._add(ids, supervised=True)
+        self._ends_answer = True
+
+    def finished(self) -> tuple[list[int], list[int]]:
+        """All ids and labels."""
+        self._flush()
+        return self.ids, self.labels
 
     def _flush(self) -> None:
+        # An added token swallows white space beside it, so the end of a turn is encoded with what follows it.
         ids = self._tokenizer.encode(self._pending, opens=self._opens)
         if self._opens and self.ids and self._tokenizer.settings.add_bos_token:
             ids = ids[1:]  # BOS only once
-        self._add(ids, supervised=False)
-        self._pending, self._opens = [], False
+        num_ends = int(self._ends_answer)
+        self._add(ids[:num_ends], supervised=True)
+        self._add(ids[num_ends:], supervised=False)
+        self._pending, self._opens, self._ends_answer = [], False, False
 
     def _add(self, ids: list[int], supervised: bool) -> None:
         self.ids += ids

@@ -43,11 +43,6 @@ class ChatTemplate:
     end: str
     tokens: tuple[str, ...]  # added tokens without which a tokenizer cannot serve this template
 
-    @property
-    def end_token(self) -> str:
-        """The added token that ends a turn, without the white space that may follow it."""
-        return self.end.rstrip()
-
     def render(self, turns: Sequence[Turn], start_token: str = "") -> list[Span | ImageSlot]:
         """The whole prompt, open at the assistant's next turn; drawing opens it with `<start_index>`."""
         rendered: list[Span | ImageSlot] = [Span(self.system)]

@@ -1,13 +1,18 @@
 #!/usr/bin/env bash
 # Creates .venv in the repository root and installs the pinned requirements; once that is done, a run takes no time.
 #   bash scripts/setup.sh        what the demos need
+#   bash scripts/setup.sh train  and what training needs
 #   bash scripts/setup.sh dev    and what the tests need
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 profile=${1:-run}
-requirements=(requirements.txt)
-[ "$profile" = dev ] && requirements+=(requirements-dev.txt)
+case $profile in
+run) requirements=(requirements.txt) ;;
+train) requirements=(requirements.txt requirements-train.txt) ;;
+dev) requirements=(requirements.txt requirements-train.txt requirements-dev.txt) ;;
+*) echo "setup: unknown profile $profile, expected run, train or dev" >&2; exit 2 ;;
+esac
 wanted=$(cat "${requirements[@]}" pyproject.toml | cksum)
 stamp=.venv/.installed-$profile
 [ -x .venv/bin/python ] && [ "$(cat "$stamp" 2>/dev/null)" = "$wanted" ] && exit 0
@@ -29,4 +34,8 @@ echo "setup: installing ${requirements[*]} (once)" >&2
 .venv/bin/python -m pip install --quiet --disable-pip-version-check "${requirements[@]/#/-r}"
 .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
 echo "$wanted" >"$stamp"
-cat requirements.txt pyproject.toml | cksum >.venv/.installed-run # the tests' set-up holds the demos'
+# A larger set-up holds the smaller ones.
+cat requirements.txt pyproject.toml | cksum >.venv/.installed-run
+if [ "$profile" = dev ]; then
+    cat requirements.txt requirements-train.txt pyproject.toml | cksum >.venv/.installed-train
+fi

@@ -21,7 +21,7 @@ from healthgpt.tasks import Task
 from healthgpt.training.config import TrainConfig
 from healthgpt.training.stages import Part, Stage
 from healthgpt.training.vocabulary_rows import NewRowsEmbedding, NewRowsHead
-from healthgpt.vocabulary import extended_with_mean, with_rows
+from healthgpt.vocabulary import ImageVocabulary, extended_with_mean, with_rows
 
 FINAL_NAME = "final"  # what a finished run leaves for later ones
 
@@ -62,7 +62,8 @@ def assemble(config: TrainConfig) -> Assembly:
     for task in stage.tasks:
         _install_plugin(network, config, backbone, task, earlier.get(stage.plugins_from.get(task, "")), dtype)
     fusion = earlier.get(stage.fusion_from or "")
-    _install_vocabulary(network, processor, stage, fusion / FUSION_NAME if fusion else None)
+    if processor.image_vocabulary is not None:
+        install_vocabulary(network, processor.image_vocabulary, stage, fusion / FUSION_NAME if fusion else None)
     network.route(stage.tasks[0])
     parts = trained_parameters(network, stage)
     network.requires_grad_(False)
@@ -158,13 +159,14 @@ def _install_plugin(
     network.model.multi_modal_projector[task] = LlavaMultiModalProjector(network.config).to(dtype)
 
 
-def _install_vocabulary(
-    network: HealthGPTForConditionalGeneration, processor: HealthGPTProcessor, stage: Stage, fusion: Path | None
+def install_vocabulary(
+    network: HealthGPTForConditionalGeneration, vocabulary: ImageVocabulary, stage: Stage, fusion: Path | None
 ) -> None:
-    """One pair of embeddings and head for all tasks of the run, new rows apart where only they are trained."""
-    vocabulary = processor.image_vocabulary
-    if vocabulary is None:
-        return
+    """One pair of embeddings and head for all tasks of the run, new rows apart where only they are trained.
+
+    Args:
+        fusion: the weights of an earlier run; None takes the base's, with the image tokens at the mean.
+    """
     embed_tokens, lm_head = network.get_input_embeddings(), network.get_output_embeddings()
     if fusion is None:
         weights = [extended_with_mean(layer.weight.data, vocabulary) for layer in (embed_tokens, lm_head)]

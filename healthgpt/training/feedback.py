@@ -79,13 +79,14 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of `metrics.jsonl`; of a step that was logged again after a resume, the last one counts."""
     path = folder / METRICS_NAME
     lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    by_step: dict[tuple[int, bool], dict[str, Any]] = {}
+    by_step: dict[tuple[int, str], dict[str, Any]] = {}
     for line in lines:
         try:
             metrics = json.loads(line)
         except ValueError:  # a line torn by a kill; its step is logged again
             continue
-        by_step[metrics["step"], "eval_loss" in metrics] = metrics
+        kind = next((key for key in ("loss", "eval_loss") if key in metrics), "summary")
+        by_step[metrics["step"], kind] = metrics
     return [by_step[key] for key in sorted(by_step)]
 
 

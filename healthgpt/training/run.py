@@ -59,7 +59,10 @@ def train(config: TrainConfig) -> Path:
     steps = config.max_steps if config.max_steps > 0 else math.ceil(order.num_batches * config.num_epochs)
     model = StageModel(assembly.network)
     if config.gradient_checkpointing:
-        assembly.network.model.language_model.gradient_checkpointing_enable({"use_reentrant": False})
+        body = assembly.network.model.language_model
+        # The library is renaming this call; older versions know the second name only.
+        enable = getattr(body, "activation_checkpointing_enable", None) or body.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     eval_examples = Examples(held_out, maker, skipped) if held_out else None
     eval_batch = config.per_device_batch_size * world_size
     trainer = StageTrainer(
