@@ -1,6 +1,7 @@
 """Records, mixtures, cached codes, examples, the order of samples, and the check before training."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 from PIL import Image
 
 from healthgpt.checking import check_backbone
+from healthgpt.cli import main
 from healthgpt.data.checks import check_mixture
 from healthgpt.data.examples import BadRecordError, ExampleMaker, Examples, collate
 from healthgpt.data.mixture import RECONSTRUCTIONS, Mixture
@@ -326,3 +328,15 @@ def test_targets_are_resized_without_their_aspect(folder):
     expected = np.asarray(Image.open(folder / "0.png").convert("RGB").resize((64, 64), Image.Resampling.LANCZOS))
     assert target.shape == (3, 64, 64)
     torch.testing.assert_close(target, torch.tensor(expected).permute(2, 0, 1) / 127.5 - 1)
+
+
+def test_the_command_shares_the_work_among_processes(folder, vqgan, random_folder, capsys):
+    (folder / "1.png").write_bytes(b"broken")
+    flags = ["--data", folder / "drawings.json", "--vqgan_path", random_folder / "vqgan", "--output", folder / "codes"]
+    arguments = ["prepare", "vq-indices", *flags, "--num_processes", 2, "--device", "cpu"]
+    assert main(list(map(str, arguments))) == 1
+    assert "codes of 3 images, 1 missing" in capsys.readouterr().out
+    shutil.copy(folder / "0.png", folder / "1.png")
+    assert main(list(map(str, [*arguments[:-4], "--device", "cpu"]))) == 0
+    codes = VQIndices(folder / "codes")
+    assert codes[folder / "1.png"] == codes[folder / "0.png"]

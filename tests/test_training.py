@@ -359,6 +359,17 @@ def test_a_resumed_run_must_be_the_same_run(workplace, tmp_path, capsys):
     assert run(workplace, "stage1_comprehension", root) == 0
 
 
+def test_another_number_of_processes_is_refused(workplace, tmp_path, capsys):
+    root = tmp_path / "out"
+    assert run(workplace, "stage1_comprehension", root) == 0
+    shutil.rmtree(root / "stage1_comprehension" / "final")
+    for checkpoint in checkpoints_of(root / "stage1_comprehension"):
+        facts = json.loads((checkpoint / "run_facts.json").read_text())
+        (checkpoint / "run_facts.json").write_text(json.dumps(facts | {"world_size": 4}))
+    message = error_of(workplace, "stage1_comprehension", root, capsys)
+    assert "world_size was 4, now it is 1; a resumed run must share it, as random states" in message
+
+
 def test_a_corrupt_image_stops_the_run_or_is_skipped_and_counted(workplace, tmp_path, capsys):
     folder = tmp_path / "data"
     folder.mkdir()

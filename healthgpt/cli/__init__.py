@@ -46,6 +46,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The whole command line."""
     parser = argparse.ArgumentParser(prog="healthgpt", description="Understand and draw medical images.")
     parser.add_argument("--version", action="version", version=f"healthgpt {__version__}")
+    parser.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher puts it before the verb
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for verb, task, run, text in (
         ("answer", Task.COMPREHENSION, run_answer, "answer a question about an image"),

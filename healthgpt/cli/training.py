@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import multiprocessing
 import sys
 from pathlib import Path
 
@@ -16,7 +17,6 @@ def add_train_flags(command: argparse.ArgumentParser) -> None:
     command.add_argument("--config", type=Path, required=True, help="YAML file of a run; every field is a flag as well")
     command.add_argument("--dry_run", action="store_true", help="print sizes, memory and steps; train nothing")
     command.add_argument("--mixed", action="store_true", help="the single-stage baseline: both tasks at once")
-    command.add_argument("--local_rank", help=argparse.SUPPRESS)  # DeepSpeed's launcher gives it
 
 
 def run_train(flags: argparse.Namespace) -> int:
@@ -84,40 +84,52 @@ def add_prepare_flags(command: argparse.ArgumentParser) -> None:
     codes.add_argument("--output", type=Path, required=True, help="folder of the cache; an unfinished one is resumed")
     codes.add_argument("--batch_size", type=int, default=16)
     codes.add_argument("--device", default="auto")
-    codes.add_argument("--rank", type=int, default=0, help="this process's number, of --num_processes")
-    codes.add_argument("--num_processes", type=int, default=1)
+    codes.add_argument("--num_processes", type=int, default=1, help="processes that share the work, on this machine")
+    codes.add_argument("--rank", type=int, help="do only this one's share of --num_processes (for several machines)")
     codes.set_defaults(run=run_prepare_vq_indices)
 
 
 def run_prepare_vq_indices(flags: argparse.Namespace) -> int:
     """`healthgpt prepare vq-indices`: exit 1 when images could not be read."""
     from healthgpt.data.mixture import Mixture
-    from healthgpt.data.vq_indices import fill_cache, start_cache
-    from healthgpt.loading import choose_device
+    from healthgpt.data.vq_indices import missing_images, start_cache
     from taming_transformers import load_vqgan
 
-    if not 0 <= flags.rank < flags.num_processes:
+    if flags.num_processes < 1 or not 0 <= (flags.rank or 0) < flags.num_processes:
         raise ValueError(f"--rank {flags.rank} is not below --num_processes {flags.num_processes}")
-    vqgan = load_vqgan(flags.vqgan_path)
     targets = []
     for path in flags.data:
         mixture = Mixture(path)
         records = (mixture.record(i) for i in range(len(mixture)))
         targets += [record.target for record in records if record.target is not None]
-    start_cache(flags.output, targets, vqgan)
-    vqgan.to(choose_device(flags.device))
-    work = fill_cache(
-        flags.output, vqgan, batch_size=flags.batch_size, rank=flags.rank, num_processes=flags.num_processes
-    )  # fmt: skip
+    start_cache(flags.output, targets, load_vqgan(flags.vqgan_path))
+    ranks = [flags.rank] if flags.rank is not None else list(range(flags.num_processes))
+    shares = [(flags.output, flags.vqgan_path, flags.device, flags.batch_size, r, flags.num_processes) for r in ranks]
+    if len(shares) == 1:
+        _encode_share(*shares[0])
+    else:
+        context = multiprocessing.get_context("spawn")  # a CUDA context does not survive a fork
+        with context.Pool(len(shares)) as pool:
+            pool.starmap(_encode_share, shares)
+    missing = missing_images(flags.output) if flags.rank is None else []
+    print(f"{flags.output}: codes of {len(set(targets)) - len(missing)} images, {len(missing)} missing")
+    return 1 if missing else 0
+
+
+def _encode_share(output: Path, vqgan_path: Path, device: str, batch_size: int, rank: int, num_processes: int) -> None:
+    """One process's share of the images; reports those that cannot be read."""
+    from healthgpt.data.vq_indices import fill_cache
+    from healthgpt.loading import choose_device
+    from taming_transformers import load_vqgan
+
+    vqgan = load_vqgan(vqgan_path).to(choose_device(device))
     failures: dict[str, str] = {}
-    done = 0
-    for progress in work:
-        done, failures = progress.done, progress.failures
-        _progress(done, progress.total, f"{len(failures)} unreadable", every=1)
-    print(f"{flags.output}: {done - len(failures)} images encoded, {len(failures)} unreadable")
-    for reason in list(failures.values())[:10]:
-        print(f"  {reason}", file=sys.stderr)
-    return 1 if failures else 0
+    for progress in fill_cache(output, vqgan, batch_size=batch_size, rank=rank, num_processes=num_processes):
+        failures = progress.failures
+        if rank == 0:
+            _progress(progress.done, progress.total, f"{len(failures)} unreadable", every=1)
+    for reason in failures.values():
+        print(reason, file=sys.stderr)
 
 
 def _progress(done: int, total: int, text: str, every: int = _LINE) -> None:

@@ -111,6 +111,13 @@ def fill_cache(
         yield Progress(finished, len(rows), failures)
 
 
+def missing_images(folder: Path) -> list[str]:
+    """The images of a cache whose codes have not been made."""
+    names = (folder / IMAGES_NAME).read_text(encoding="utf-8").splitlines()
+    done = np.load(folder / DONE_NAME, mmap_mode="r")
+    return [name for name, is_done in zip(names, done, strict=True) if not is_done]
+
+
 class VQIndices:
     """Codes by image path.
 

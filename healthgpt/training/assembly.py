@@ -8,7 +8,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from transformers.integrations.liger import apply_liger_kernel
 from transformers.models.llava.modeling_llava import LlavaMultiModalProjector
+from transformers.utils import is_liger_kernel_available
 
 from healthgpt import checkpoints
 from healthgpt.checking import Backbone, check_backbone
@@ -53,10 +55,12 @@ def assemble(config: TrainConfig) -> Assembly:
     backbone = check_backbone(config.base, config.vit, config.template)
     processor = backbone.processor(config.num_image_tokens)
     options = LoadOptions(device="cpu", dtype=config.dtype, attn_implementation=config.attn_implementation)
-    choose_device(config.device)  # fails early where it is not there
     torch.manual_seed(config.seed)
     base, vit = load_backbone(backbone, options, torch.device("cpu"))
     dtype = choose_dtype(config.dtype, backbone.config, torch.device("cpu"))
+    if config.liger and choose_device(config.device).type == "cuda" and is_liger_kernel_available():
+        # Norms, rotary embedding and SwiGLU; the loss is this project's own.
+        apply_liger_kernel(base, {"cross_entropy": False, "fused_linear_cross_entropy": False})
     layers = {task: config.vision_layers[task] for task in stage.tasks}
     network = HealthGPTForConditionalGeneration.from_parts(base, vit, layers)
     for task in stage.tasks:

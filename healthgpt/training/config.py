@@ -43,6 +43,7 @@ class TrainConfig:
         max_steps: instead of num_epochs.
         max_length: tokens per sample, placeholders included.
         skip_bad_records: pass over them and count them, instead of stopping.
+        liger: Liger's kernels for norms, rotary embedding and SwiGLU, where CUDA and the package are there.
         deepspeed: JSON file of DeepSpeed.
     """
 
@@ -82,6 +83,7 @@ class TrainConfig:
     device: str = "auto"
     attn_implementation: str | None = None
     gradient_checkpointing: bool = False
+    liger: bool = True
     deepspeed: Path | None = None
     seed: int = 42
     num_workers: int = 4
