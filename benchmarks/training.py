@@ -11,6 +11,7 @@ least 1.3 x (paper, Table 4: 1.00 and 1.49). On an H200 with M3's shape and rank
 from __future__ import annotations
 
 import argparse
+import random
 import statistics
 import time
 from collections.abc import Callable
@@ -96,8 +97,9 @@ def measure(name: str, flags: argparse.Namespace) -> list[dict[str, object]]:
 
             steps[adapter, k] = routed
     seconds: dict[tuple[str, int], list[float]] = {key: [] for key in steps}
+    shuffler = random.Random(0)
     for round_number in range(flags.rounds + 1):  # one round of warm-up
-        for key, step in steps.items():
+        for key, step in shuffler.sample(list(steps.items()), len(steps)):  # no variant always follows the same one
             _wait(flags.device)
             start = time.perf_counter()
             step()
