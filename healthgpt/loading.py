@@ -164,7 +164,7 @@ def _quantisation(options: LoadOptions, dtype: torch.dtype) -> BitsAndBytesConfi
 def _load_pretrained(kind: Any, folder: Path, **arguments: Any) -> Any:
     """transformers' `from_pretrained` that fails where weights are missing, instead of inventing them."""
     size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
-    with progress_bars(size > _WORTH_A_PROGRESS_BAR):
+    with _progress_bars(size > _WORTH_A_PROGRESS_BAR):
         model, found = first_line_errors(
             str(folder), kind.from_pretrained, folder, output_loading_info=True, **arguments
         )
@@ -175,8 +175,8 @@ def _load_pretrained(kind: Any, folder: Path, **arguments: Any) -> Any:
 
 
 @contextlib.contextmanager
-def progress_bars(shown: bool) -> Iterator[None]:
-    """Shows or hides transformers' progress bars (of loading and saving) for a while."""
+def _progress_bars(shown: bool) -> Iterator[None]:
+    """Shows or hides transformers' progress bars for a while."""
     before = transformers_logging.is_progress_bar_enabled()
     (transformers_logging.enable_progress_bar if shown and before else transformers_logging.disable_progress_bar)()
     try:

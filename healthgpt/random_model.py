@@ -17,12 +17,13 @@ from pathlib import Path
 
 import torch
 import yaml
+from safetensors.torch import save_file
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
 from healthgpt.checking import base_shapes
 from healthgpt.checkpoints import BaseShapes, Plugin, write_fusion, write_task_folder
 from healthgpt.config import ALPHA_PER_RANK, CONFIG_NAME, FolderConfig, ModelSources, folder_sources
-from healthgpt.loading import progress_bars
 from healthgpt.tasks import Task
 from healthgpt.tokenization import load_tokenizer
 from healthgpt.vocabulary import ImageVocabulary
@@ -94,7 +95,7 @@ def random_sources() -> Iterator[ModelSources]:
 
 def write_random_model(folder: Path, shape: RandomShape = RandomShape(), seed: int = 0) -> Path:
     """Writes a whole model folder, the same for the same shape and seed; returns it."""
-    with torch.random.fork_rng(devices=[]), progress_bars(False):
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         write_random_base(folder / "base", shape)
         _write_vit(folder / "vit", shape)
@@ -135,7 +136,14 @@ def write_random_base(folder: Path, shape: RandomShape) -> None:
     model.generation_config = GenerationConfig(
         bos_token_id=1, eos_token_id=[end_of_text, assistant, end], pad_token_id=end_of_text
     )
-    model.save_pretrained(folder)
+    model.generation_config.save_pretrained(folder)
+    _save(model, folder)
+
+
+def _save(model: PreTrainedModel, folder: Path) -> None:
+    """Configuration and weights as `save_pretrained` writes them (which would first load whatever trains models)."""
+    model.config.save_pretrained(folder)
+    save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def _write_tokenizer(folder: Path) -> int:
@@ -190,7 +198,7 @@ def _write_vit(folder: Path, shape: RandomShape) -> None:
         image_size=shape.image_side,
         patch_size=14,
     )
-    CLIPVisionModel(config).save_pretrained(folder)
+    _save(CLIPVisionModel(config), folder)
     side = {"height": shape.image_side, "width": shape.image_side}
     settings = {
         "image_processor_type": "CLIPImageProcessor",

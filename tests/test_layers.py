@@ -29,7 +29,13 @@ OWNERS = {
     "sentencepiece": {"healthgpt.tokenization.sentence_piece", "healthgpt.random_model"},
     "tokenizers": {"healthgpt.tokenization.byte_pair"},
     "PIL": {"healthgpt.images", "healthgpt.processor", "healthgpt.pipeline", "healthgpt.data.vq_indices"},
-    "safetensors": {"healthgpt.checkpoints", "healthgpt.checking", "healthgpt.doctor", "healthgpt.training.trainer"},
+    "safetensors": {
+        "healthgpt.checkpoints",
+        "healthgpt.checking",
+        "healthgpt.doctor",
+        "healthgpt.random_model",
+        "healthgpt.training.trainer",
+    },
     "huggingface_hub": {"healthgpt.checking", "healthgpt.sources"},
     "yaml": {
         "taming_transformers.vqgan",

@@ -12,8 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class NewRowsEmbedding(nn.Module):
-    """An embedding of V_old frozen and V_new trainable rows."""
+class NewRows(nn.Module):
+    """A (V_old + V_new, D) matrix of which the last V_new rows are trained.
+
+    Attributes:
+        old: (V_old, D), frozen.
+        new: (V_new, D), a copy of its own.
+    """
 
     def __init__(self, weight: Tensor, num_old: int):
         super().__init__()
@@ -22,8 +27,12 @@ class NewRowsEmbedding(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The whole (V_old + V_new, D) matrix."""
-        return joined(self.old, self.new)
+        """The whole matrix, in the old rows' dtype."""
+        return torch.cat([self.old, self.new.to(self.old.device, self.old.dtype)])
+
+
+class NewRowsEmbedding(NewRows):
+    """Word embeddings."""
 
     def forward(self, ids: Tensor) -> Tensor:
         """(B, L) -> (B, L, D)"""
@@ -33,24 +42,10 @@ class NewRowsEmbedding(nn.Module):
         return torch.where((ids >= num_old).unsqueeze(-1), new.to(old.dtype), old)
 
 
-class NewRowsHead(nn.Module):
-    """An output head of V_old frozen and V_new trainable rows."""
-
-    def __init__(self, weight: Tensor, num_old: int):
-        super().__init__()
-        self.old = nn.Parameter(weight[:num_old], requires_grad=False)
-        self.new = nn.Parameter(weight[num_old:].clone())
-
-    @property
-    def weight(self) -> Tensor:
-        """The whole (V_old + V_new, D) matrix."""
-        return joined(self.old, self.new)
+class NewRowsHead(NewRows):
+    """The output head."""
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., D) -> (..., V_old + V_new)"""
         new = F.linear(hidden, self.new.to(hidden.dtype))
         return torch.cat([F.linear(hidden, self.old.to(hidden.dtype)), new], dim=-1)
-
-
-def joined(old: Tensor, new: Tensor) -> Tensor:
-    return torch.cat([old, new.to(old.device, old.dtype)])
