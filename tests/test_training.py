@@ -246,6 +246,16 @@ def test_a_model_that_never_had_image_tokens_learns_to_answer(workplace):
     assert isinstance(model.answer("What?", workplace / "0.png", max_new_tokens=3), str)
 
 
+def test_bfloat16_bases_train(workplace):
+    """Frozen weights in bfloat16, trained ones in float32, under autocast."""
+    root = workplace / "bf16"
+    for stage in ("stage1_comprehension", "stage1_generation", "stage2_fusion"):
+        assert run(workplace, stage, root, "--dtype", "BF16", "--max_steps", 4) == 0
+        assert losses(root / stage)[-1] < losses(root / stage)[0] + 0.2
+    final = load_file(root / "stage1_generation" / "final" / "generation" / "adapter_model.safetensors")
+    assert {tensor.dtype for tensor in final.values()} == {torch.bfloat16}
+
+
 def test_the_depth_of_the_vision_features_is_a_flag(workplace):
     root = workplace / "depths"
     flags = ["--vision_layers", "{comprehension: 1, generation: -2}", "--max_steps", 1]
@@ -369,7 +379,9 @@ def test_mistakes_are_one_clear_line(chain, workplace, tmp_path, capsys):
     assert "a generation record, but stage1_comprehension trains comprehension" in error(
         "stage1_comprehension", "--data", workplace / "generation.jsonl"
     )
-    assert "device 'cuda:9' is not there" in error("stage1_comprehension", "--device", "cuda:9")
+    assert "device is 'cuda:9', expected auto, cpu, cuda or mps" in error("stage1_comprehension", "--device", "cuda:9")
+    if not torch.cuda.is_available():
+        assert "device 'cuda' is not there" in error("stage1_comprehension", "--device", "cuda")
     assert "num_image_tokens is 0" in error("stage1_generation", "--num_image_tokens", 0)
 
 

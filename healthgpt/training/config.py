@@ -103,6 +103,10 @@ class TrainConfig:
         for name in ("global_batch_size", "per_device_batch_size", "max_length", "num_experts", "logging_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.device not in ("auto", "cpu", "cuda", "mps"):
+            raise ValueError(
+                f"device is {self.device!r}, expected auto, cpu, cuda or mps (CUDA_VISIBLE_DEVICES chooses among GPUs)"
+            )
         if set(self.vision_layers) != set(Task):
             raise ValueError(f"vision_layers names {sorted(self.vision_layers)}, expected {' and '.join(Task)}")
         if Task.GENERATION in self.row.tasks and self.num_image_tokens < 1:

@@ -44,6 +44,7 @@ def train(config: TrainConfig) -> Path:
     """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     accumulation = config.accumulation(world_size)
+    choose_device(config.device)  # fails early where it is not there
     final = config.output_dir / FINAL_NAME
     if final.is_dir() and config.resume:
         logger.info("%s is finished already: %s (--resume false trains it again)", config.stage, final)
@@ -67,7 +68,9 @@ def train(config: TrainConfig) -> Path:
     eval_batch = config.per_device_batch_size * world_size
     trainer = StageTrainer(
         model=model,
-        args=_arguments(config, accumulation, steps, world_size, held_out is not None),
+        args=_arguments(
+            config, accumulation, steps, world_size, held_out is not None, assembly.network.model.vision_tower.dtype
+        ),
         data_collator=collate,
         train_dataset=examples,
         eval_dataset=eval_examples,
@@ -124,12 +127,10 @@ def _order(examples: Examples, global_batch: int, seed: int, config: TrainConfig
 
 
 def _arguments(
-    config: TrainConfig, accumulation: int, steps: int, world_size: int, evaluates: bool
+    config: TrainConfig, accumulation: int, steps: int, world_size: int, evaluates: bool, dtype: torch.dtype
 ) -> TrainingArguments:
-    device = choose_device(config.device)
-    on_cpu = device.type == "cpu"
-    bf16 = not on_cpu and config.dtype.upper() in ("AUTO", "BF16")
-    return TrainingArguments(
+    on_cpu = choose_device(config.device).type == "cpu"
+    arguments = TrainingArguments(
         output_dir=str(config.output_dir),
         per_device_train_batch_size=config.per_device_batch_size,
         per_device_eval_batch_size=config.per_device_batch_size,
@@ -142,7 +143,8 @@ def _arguments(
         adam_beta1=config.adam_beta1,
         adam_beta2=config.adam_beta2,
         max_grad_norm=config.max_grad_norm,
-        bf16=bf16,
+        bf16=dtype is torch.bfloat16,  # trained parameters are float32, the frozen ones are not
+        fp16=dtype is torch.float16,
         use_cpu=on_cpu,
         ddp_backend="gloo" if on_cpu and world_size > 1 else None,
         ddp_find_unused_parameters=len(config.row.tasks) > 1 and config.row.writes_plugins,
@@ -164,6 +166,10 @@ def _arguments(
         data_seed=config.seed,
         accelerator_config={"dispatch_batches": False, "even_batches": False, "use_seedable_sampler": False},
     )
+    if world_size == 1 and arguments.n_gpu > 1:
+        logger.info("one process uses one GPU; scripts/train_all.sh and the launchers use all %d", arguments.n_gpu)
+        arguments._n_gpu = 1  # else the library would spread every batch over them by itself
+    return arguments
 
 
 def _prepare_folder(config: TrainConfig, facts: Mapping[str, Any]) -> Path | None:
