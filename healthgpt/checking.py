@@ -143,14 +143,25 @@ def resolve_folder(reference: str, what: str, with_weights: bool = True) -> Path
         raise FileNotFoundError(f"{reference}: no such {what} folder")
     from huggingface_hub import snapshot_download
 
+    patterns = ["*.json", "*.model", "*.txt", *(["*.safetensors"] if with_weights else [])]
+    missing = f"{reference}: no such {what} folder, and"
+    return from_hub(missing, snapshot_download, reference, allow_patterns=patterns)
+
+
+def from_hub(missing: str, download: Any, *args: Any, **kwargs: Any) -> Path:
+    """Downloads into the hub's cache, or takes what is there.
+
+    Args:
+        missing: how the message begins if it cannot be had.
+
+    Raises:
+        FileNotFoundError: the hub does not have it or cannot be reached.
+    """
     try:
-        patterns = ["*.json", "*.model", "*.txt", *(["*.safetensors"] if with_weights else [])]
-        return Path(snapshot_download(reference, allow_patterns=patterns))
+        return Path(download(*args, **kwargs))
     except Exception as error:  # the hub's own error types, and its HTTP client's
         reason = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(
-            f"{reference}: no such {what} folder, and not to be had from the hub ({reason})"
-        ) from None
+        raise FileNotFoundError(f"{missing} not to be had from the hub ({reason})") from None
 
 
 def base_shapes(config: Any, vision_width: int) -> BaseShapes:

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from healthgpt.checking import resolve_folder
+from healthgpt.checking import from_hub, resolve_folder
 from healthgpt.config import NANO, RELEASED, ModelSources, PluginSource, folder_sources, is_hub_id
 from healthgpt.random_model import random_sources
 from healthgpt.tasks import Task
@@ -66,8 +66,4 @@ def released_sources(name: str) -> ModelSources:
 def _released_file(repository: str, name: str) -> Path:
     from huggingface_hub import hf_hub_download
 
-    try:
-        return Path(hf_hub_download(repository, name))
-    except Exception as error:  # the hub's own error types, and its HTTP client's
-        reason = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(f"{repository}/{name}: not to be had from the hub ({reason})") from None
+    return from_hub(f"{repository}/{name}:", hf_hub_download, repository, name)
