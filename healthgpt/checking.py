@@ -103,6 +103,8 @@ def check_sources(sources: ModelSources, *, with_weights: bool = True) -> Checke
     for plugin in plugins.values():
         checkpoints.check_plugin(plugin, backbone.shapes)
 
+    if sources.num_image_tokens is not None and sources.num_image_tokens < 0:
+        raise ValueError(f"the number of image tokens is {sources.num_image_tokens}, expected 0 or more")
     fusion = checkpoints.read_fusion(sources.fusion) if sources.fusion else None
     vqgan = load_vqgan(sources.vqgan) if sources.vqgan else None
     num_image_tokens = checkpoints.infer_num_image_tokens(

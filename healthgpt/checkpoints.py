@@ -123,7 +123,9 @@ def read_plugin(source: PluginSource) -> Plugin:
             raise ValueError(
                 f"{path.parent / ADAPTER_CONFIG_NAME}: {name} {settings[name]}, but {found} in {path.name}"
             )
-    alpha = source.alpha or settings.get("lora_alpha") or ALPHA_PER_RANK * rank
+    alpha = settings.get("lora_alpha", ALPHA_PER_RANK * rank) if source.alpha is None else source.alpha
+    if alpha <= 0:
+        raise ValueError(f"{path}: alpha is {alpha}, expected more than 0")
     return Plugin(
         path=path, adapter=adapter, projector=projector, rank=rank, num_experts=num_experts, alpha=alpha, kind=kind
     )  # fmt: skip

@@ -44,7 +44,7 @@ class Generator:
             raise ValueError("neither generation_config.json nor config.json of the base names an eos_token_id")
         self._pad_id = base.pad_token_id if base.pad_token_id is not None else self.stop_ids[0]
         self._repetition_penalty = base.repetition_penalty or 1.0
-        self._top_k = base.top_k or _DEFAULT_TOP_K
+        self._top_k = _DEFAULT_TOP_K if base.top_k is None else base.top_k  # 0 is none
         # What remains of the base's settings must not leak into `generate`.
         network.generation_config = GenerationConfig()
 
@@ -89,7 +89,9 @@ class Generator:
         """What is done to the scores before the largest is taken."""
         processors: list[Any] = [OnlyImageCodes(codes_of)] if codes_of else []
         if settings.do_sample and settings.num_beams == 1:
-            processors += [TemperatureLogitsWarper(float(settings.temperature or 1.0)), TopKLogitsWarper(self._top_k)]
+            processors.append(TemperatureLogitsWarper(float(settings.temperature or 1.0)))
+            if self._top_k:
+                processors.append(TopKLogitsWarper(self._top_k))
             if settings.top_p is not None:
                 processors.append(TopPLogitsWarper(settings.top_p))
             processors.append(GumbelSampling(num_rows, settings.seed))

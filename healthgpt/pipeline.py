@@ -202,6 +202,8 @@ class HealthGPT:
             batch_size: how many of one task run through the network together.
         """
         settings = Decoding(**decoding)
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         results: list[Any] = [None] * len(requests)
         for task, run in ((Task.COMPREHENSION, self._answer), (Task.GENERATION, self._draw)):
             places = [i for i, request in enumerate(requests) if request.task is task]

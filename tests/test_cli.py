@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -76,10 +75,8 @@ def test_the_template_is_inferred_and_ranks_need_not_be_said(golden, capsys):
 def test_the_demo_program(m3):
     """A demo in a process of its own."""
     case = m3.cases[2]
-    start = time.perf_counter()
     request = ["--question", case["question"], "--img_path", m3.image(case), "--max_new_tokens", 24, "--json", "-"]
     done = demo("com_infer", *m3.flags(Task.COMPREHENSION), *request)
-    assert time.perf_counter() - start < 60  # generous: this is a test, the figure is measured in benchmarks/
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout.splitlines()[-1])["token_ids"] == case["generated_ids"]
     assert "note: comprehension uses the base's embeddings, as released" in done.stderr
@@ -217,7 +214,8 @@ def bad_inputs(m3: Golden, folder: Path) -> dict[str, tuple[list[object], str]]:
         "unknown flag": (["--hlora_rank", 8], "unrecognized arguments: --hlora_rank"),
         "model and files": (["--model", "nano"], "--model names a whole model and excludes --model_name_or_path"),
         "bad sampling": (["--do_sample", "True", "--top_p", 7], "top_p is 7.0"),
-        "zero alpha": (["--hlora_alpha", -1], "alpha"),
+        "zero alpha": (["--hlora_alpha", 0], "alpha is 0.0, expected more than 0"),
+        "negative codes": (["--vq_idx_nums", -3], "the number of image tokens is -3"),
     }
 
 

@@ -46,7 +46,7 @@ def folder(tmp_path):
 @pytest.fixture(scope="module")
 def maker(random_folder):
     backbone = check_backbone(str(random_folder / "base"), str(random_folder / "vit"), None)
-    return ExampleMaker(backbone.processor(64), None, 512)
+    return ExampleMaker(backbone.processor(64), None, 64, 512)
 
 
 def parse(value, tmp_path):
@@ -253,7 +253,9 @@ def test_examples_are_expanded_and_collated(folder, maker):
     ("changes", "message"),
     [
         ({"image": "missing.png"}, "no such image"),
-        ({"target_indices": [1, 999]}, "code 999 is out of range, the vocabulary has 64"),
+        ({"target_indices": [999] * 64}, "code 999 is out of range, the vocabulary has 64"),
+        ({"target_indices": [1, 2]}, "2 codes, expected 64"),
+        ({"target_indices": []}, "0 codes, expected 64"),
         ({"target_image": "a.png"}, "the codes of .* are needed"),
         ({"conversations": [ASK[0], {"from": "gpt", "value": "word " * 600}]}, "more than max_length 512"),
     ],
@@ -276,13 +278,13 @@ def test_bad_records_are_skipped_only_when_told(folder, maker):
 def test_every_global_batch_is_of_one_task():
     tasks = [Task.COMPREHENSION] * 37 + [Task.GENERATION] * 21
     lengths = list(range(58))
-    order = TaskBatches(tasks, lengths, 8, seed=1)
+    order = TaskBatches(range(58), tasks, lengths, 8, seed=1)
     indices = list(order)
     assert len(indices) == len(order) == (5 + 3) * 8
     assert set(indices) == set(range(58))  # nobody is left out
     for start in range(0, len(indices), 8):
         assert len({tasks[i] for i in indices[start : start + 8]}) == 1
-    assert indices == list(TaskBatches(tasks, lengths, 8, seed=1))
+    assert indices == list(TaskBatches(range(58), tasks, lengths, 8, seed=1))
     order.set_epoch(1)
     assert indices != list(order)
     spread = [np.ptp([lengths[i] for i in indices[s : s + 8]]) for s in range(0, len(indices), 8)]
@@ -308,7 +310,9 @@ def test_the_check_counts_faults_by_kind(folder, maker):
         "placeholders and images differ": 1,
     }
     Image.new("L", (8, 8)).save(folder / "2.png")
-    *_, good = check_mixture(Mixture(folder / "drawings.json"), ExampleMaker(maker.processor, _all_codes(folder), 512))
+    *_, good = check_mixture(
+        Mixture(folder / "drawings.json"), ExampleMaker(maker.processor, _all_codes(folder), 64, 512)
+    )
     assert good.good
 
 

@@ -430,6 +430,35 @@ def test_a_corrupt_image_stops_the_run_or_is_skipped_and_counted(workplace, tmp_
     assert "comprehension.jsonl, record 6" in message
 
 
+def test_unparsable_records_of_a_mixture_of_tasks_are_passed_over(workplace, tmp_path):
+    """Their task is not known, so nothing may stand in for them: batches stay of one task."""
+    folder = tmp_path / "data"
+    folder.mkdir()
+    write_data(folder)
+    for name in ("comprehension", "generation"):
+        lines = (folder / f"{name}.jsonl").read_text().splitlines()
+        lines[3] = '{"id": "torn", "conversations": ['
+        (folder / f"{name}.jsonl").write_text("\n".join(lines) + "\n")
+    (folder / "all.yaml").write_text("sources:\n- path: comprehension.jsonl\n- path: generation.jsonl\n")
+    codes = ["--vq_indices", tmp_path / "codes", "--vqgan", workplace / "vqgan"]
+    shutil.copytree(workplace / "codes", tmp_path / "codes")
+    names = (workplace / "codes" / "images.txt").read_text().splitlines()
+    (tmp_path / "codes" / "images.txt").write_text("\n".join(str(folder / Path(name).name) for name in names) + "\n")
+    flags = ["--data", folder / "all.yaml", "--skip_bad_records", "true", *codes]
+    assert run(workplace, "mixed", tmp_path / "out", *flags) == 0
+    facts = json.loads((tmp_path / "out" / "mixed" / "run.json").read_text())
+    assert facts["skipped_records"] == 2
+
+
+def test_a_mistake_never_clears_an_older_run(workplace, tmp_path, capsys):
+    assert run(workplace, "stage1_comprehension", tmp_path, "--max_steps", 1) == 0
+    flags = ["--resume", "false", "--data", "none.jsonl"]
+    assert "no such file" in error_of(workplace, "stage1_comprehension", tmp_path, capsys, *flags)
+    flags = ["--resume", "false", "--vq_indices", tmp_path / "nowhere"]
+    assert "no such file" in error_of(workplace, "stage1_comprehension", tmp_path, capsys, *flags)
+    assert (tmp_path / "stage1_comprehension" / "final").is_dir()
+
+
 def test_a_loss_that_is_no_number_stops_the_run(workplace, tmp_path, capsys, monkeypatch):
     from healthgpt.training import step
 

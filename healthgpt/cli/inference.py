@@ -33,7 +33,8 @@ def add_request_flags(command: argparse.ArgumentParser) -> None:
     decoding.add_argument("--repetition_penalty", type=float, help="default: the base's generation_config.json")
     decoding.add_argument("--max_new_tokens", type=int, help="most tokens of an answer (1024)")
     decoding.add_argument("--seed", type=int)
-    add_bool(decoding, "--stream", "print an answer while it is generated")
+    if command.get_default("task") is Task.COMPREHENSION:
+        add_bool(decoding, "--stream", "print the answer while it is generated")
 
 
 def run_answer(flags: argparse.Namespace) -> int:
@@ -113,7 +114,7 @@ def _check_targets(flags: argparse.Namespace, image: bool = False) -> None:
             format_of(flags.save_path)
     if flags.json and flags.json != "-":
         writable_target(Path(flags.json))
-    if flags.stream and (flags.json or flags.save_path):
+    if getattr(flags, "stream", None) and (flags.json or flags.save_path):
         raise ValueError("--stream prints the answer as it comes and excludes --json and --save_path")
 
 

@@ -50,11 +50,16 @@ class Example:
 
 
 class ExampleMaker:
-    """Encodes records: prompts as in inference, codes from the cache."""
+    """Encodes records: prompts as in inference, codes from the cache.
 
-    def __init__(self, processor: HealthGPTProcessor, codes: VQIndices | None, max_length: int):
+    Args:
+        num_codes: how many codes a drawing has; None refuses drawings.
+    """
+
+    def __init__(self, processor: HealthGPTProcessor, codes: VQIndices | None, num_codes: int | None, max_length: int):
         self.processor = processor
         self.codes = codes
+        self.num_codes = num_codes
         self.max_length = max_length
 
     def make(self, record: Record) -> Example:
@@ -96,15 +101,17 @@ class ExampleMaker:
             raise ValueError(f"the codes of {record.target} are needed (vq_indices names no cache)")
         else:
             codes = self.codes[record.target]  # type: ignore[index]  # a record has one or the other
-        if self.codes is not None and len(codes) != self.codes.num_codes:
-            raise ValueError(f"{len(codes)} codes, expected {self.codes.num_codes}")
+        if self.num_codes is None:
+            raise ValueError("how many codes a drawing has is not known (neither vq_indices nor vqgan says it)")
+        if len(codes) != self.num_codes:
+            raise ValueError(f"{len(codes)} codes, expected {self.num_codes}")
         if max(codes) >= vocabulary.num_codes:
             raise ValueError(f"code {max(codes)} is out of range, the vocabulary has {vocabulary.num_codes}")
         return codes
 
     def estimated_length(self, record: Record) -> int:
         """About how many tokens a record has, without encoding it."""
-        codes = self.codes.num_codes if self.codes is not None and record.task is Task.GENERATION else 0
+        codes = (self.num_codes or 0) if record.task is Task.GENERATION else 0
         text = record.num_characters // _CHARACTERS_PER_TOKEN
         return text + len(record.images) * self.processor.num_patches + codes
 
@@ -141,10 +148,11 @@ class Examples(Dataset[Example]):
             except ValueError as error:
                 if self.skipped is None:
                     raise BadRecordError(f"{self.mixture.where(place)}: {error}") from None
-                self._note(place, str(error))
+                self.note_skipped(place, str(error))
         raise BadRecordError(f"{self.mixture.where(i)}: {_TRIES} bad records in a row")
 
-    def _note(self, place: int, reason: str) -> None:
+    def note_skipped(self, place: int, reason: str) -> None:
+        """Appends a record that is passed over to the file of these."""
         line = json.dumps({"record": self.mixture.where(place), "reason": reason}) + "\n"
         handle = os.open(str(self.skipped), os.O_APPEND | os.O_CREAT | os.O_WRONLY, 0o644)
         try:

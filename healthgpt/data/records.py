@@ -74,7 +74,7 @@ def parse_record(value: Any, *, where: str, image_folder: Path, task: Task | Non
     named = value.get("task")
     if named is not None and named not in set(Task):
         raise ValueError(f"{here}: task is {named!r}, expected {' or '.join(Task)}")
-    task = Task(named) if named else task or (Task.GENERATION if target or codes else Task.COMPREHENSION)
+    task = Task(named) if named else task or (Task.GENERATION if target or codes is not None else Task.COMPREHENSION)
     if len(target) > 1:
         raise ValueError(f"{here}: {len(target)} target images, expected one")
     if task is Task.GENERATION and not target and codes is None:

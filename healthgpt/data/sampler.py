@@ -21,9 +21,15 @@ class TaskBatches(Sampler[int]):
     """Yields indices so that every `global_batch` in a row are of one task.
 
     A task's last batch is filled up from the beginning of its own shuffled order.
+
+    Args:
+        rows: the indices to yield; tasks and lengths are theirs.
     """
 
-    def __init__(self, tasks: Sequence[Task], lengths: Sequence[int], global_batch: int, seed: int):
+    def __init__(
+        self, rows: Sequence[int], tasks: Sequence[Task], lengths: Sequence[int], global_batch: int, seed: int
+    ):
+        self._rows = np.asarray(rows)
         self._tasks = np.array([list(Task).index(task) for task in tasks])
         self._lengths = np.asarray(lengths)
         self._global_batch = global_batch
@@ -46,7 +52,7 @@ class TaskBatches(Sampler[int]):
         rng = np.random.default_rng((self._seed, self._epoch))
         batches = [batch for task in np.unique(self._tasks) for batch in self._task_batches(task, rng)]
         for i in rng.permutation(len(batches)):
-            yield from batches[i].tolist()
+            yield from self._rows[batches[i]].tolist()
 
     def _task_batches(self, task: int, rng: np.random.Generator) -> list[np.ndarray]:
         """All samples of one task in global batches of similar length."""

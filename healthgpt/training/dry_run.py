@@ -22,6 +22,7 @@ from healthgpt.tasks import Task
 from healthgpt.tokenization import load_tokenizer
 from healthgpt.training.assembly import install_vocabulary, trained_parameters
 from healthgpt.training.config import TrainConfig
+from healthgpt.training.run import codes_per_drawing
 from healthgpt.vocabulary import ImageVocabulary
 
 GPUS = (1, 8)
@@ -120,12 +121,13 @@ def _schedule(config: TrainConfig, num_patches: int) -> Iterator[str]:
         yield f"steps and tokens: not known, {config.data} is not here"
         return
     mixture = Mixture(config.data)
+    per_drawing = codes_per_drawing(config) or 0
     tokens = dict.fromkeys(Task, 0)
     counts = dict.fromkeys(Task, 0)
     for i in range(len(mixture)):
         record = mixture.record(i)
         counts[record.task] += 1
-        codes = 1024 if record.codes is None and record.target is not None else len(record.codes or ())
+        codes = per_drawing if record.task is Task.GENERATION else 0
         tokens[record.task] += record.num_characters // 4 + num_patches * len(record.images) + codes
     per_epoch = sum(math.ceil(count / config.global_batch_size) for count in counts.values())
     steps = config.max_steps if config.max_steps > 0 else math.ceil(per_epoch * config.num_epochs)

@@ -13,7 +13,7 @@ from healthgpt.config import CONFIG_NAME, FUSION_NAME, FolderConfig, is_hub_id
 from healthgpt.tasks import Task
 from healthgpt.training.assembly import FINAL_NAME, Assembly, plugin_of
 from healthgpt.training.config import TrainConfig
-from healthgpt.training.stages import PUBLISHED_FUSION, PUBLISHED_PLUGINS
+from healthgpt.training.stages import published_from
 
 MODEL_NAME = "model"
 
@@ -44,8 +44,8 @@ def publish(config: TrainConfig, template: str) -> Path | None:
         the folder, or None while no task has both plugin and (for generation) fusion weights.
     """
     root = config.output_root
-    fusion = _newest(root, PUBLISHED_FUSION, FUSION_NAME) if config.use_fusion else None
-    plugins = {task: _newest(root, runs, task) for task, runs in PUBLISHED_PLUGINS.items()}
+    fusion = _newest(root, published_from(config.stage, None), FUSION_NAME) if config.use_fusion else None
+    plugins = {task: _newest(root, published_from(config.stage, task), task) for task in Task}
     usable = {task: path for task, path in plugins.items() if path and (task is Task.COMPREHENSION or fusion)}
     if not usable:
         return None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import logging
 import math
 import os
@@ -29,6 +30,7 @@ from healthgpt.training.publish import publish, write_final
 from healthgpt.training.stages import Part
 from healthgpt.training.step import StageModel
 from healthgpt.training.trainer import StageTrainer, check_resumable, last_checkpoint
+from taming_transformers.vqgan import CONFIG_NAME, read_vqgan_config
 
 logger = logging.getLogger(__name__)
 
@@ -52,11 +54,18 @@ def train(config: TrainConfig) -> Path:
     mixture, held_out = Mixture(config.data), Mixture(config.eval_data) if config.eval_data else None
     assembly = assemble(config)
     facts = _facts(config, mixture, world_size)
-    checkpoint = _prepare_folder(config, facts)
     maker = example_maker(config, assembly.processor)
     skipped = config.output_dir / SKIPPED_NAME if config.skip_bad_records else None
-    examples = Examples(mixture, maker, skipped)
-    order = _order(examples, config.global_batch_size, config.seed, config)
+    examples, eval_examples = Examples(mixture, maker, skipped), None
+    order, unreadable = _order(examples, config.global_batch_size, config)
+    eval_order = None
+    if held_out is not None:
+        eval_examples = Examples(held_out, maker, skipped)
+        eval_order, _ = _order(eval_examples, config.per_device_batch_size * world_size, config)
+    # Only now, with all that was given found to be good, may an older run's folder be cleared.
+    checkpoint = _prepare_folder(config, facts)
+    for place, reason in unreadable.items():
+        examples.note_skipped(place, reason)
     steps = config.max_steps if config.max_steps > 0 else math.ceil(order.num_batches * config.num_epochs)
     model = StageModel(assembly.network)
     if config.gradient_checkpointing:
@@ -64,8 +73,6 @@ def train(config: TrainConfig) -> Path:
         # The library is renaming this call; older versions know the second name only.
         enable = getattr(body, "activation_checkpointing_enable", None) or body.gradient_checkpointing_enable
         enable({"use_reentrant": False})
-    eval_examples = Examples(held_out, maker, skipped) if held_out else None
-    eval_batch = config.per_device_batch_size * world_size
     trainer = StageTrainer(
         model=model,
         args=_arguments(
@@ -77,7 +84,7 @@ def train(config: TrainConfig) -> Path:
         parts=assembly.parts,
         part_learning_rates=learning_rates(config),
         train_order=order,
-        eval_order=_order(eval_examples, eval_batch, config.seed, config) if eval_examples else None,
+        eval_order=eval_order,
         facts=facts,
         callbacks=[Feedback(config.output_dir, model, world_size)],
     )
@@ -96,7 +103,13 @@ def train(config: TrainConfig) -> Path:
 def example_maker(config: TrainConfig, processor: HealthGPTProcessor) -> ExampleMaker:
     """Encodes records as a run's configuration says."""
     codes = VQIndices(config.vq_indices) if config.vq_indices else None
-    return ExampleMaker(processor, codes, config.max_length)
+    return ExampleMaker(processor, codes, codes.num_codes if codes else codes_per_drawing(config), config.max_length)
+
+
+def codes_per_drawing(config: TrainConfig) -> int | None:
+    """The codes of one image, by the VQGAN's `model.yaml`; None where that is not at hand."""
+    folder = Path(config.vqgan) if config.vqgan else None
+    return read_vqgan_config(folder).num_codes if folder and (folder / CONFIG_NAME).is_file() else None
 
 
 def learning_rates(config: TrainConfig) -> Mapping[Part, float]:
@@ -104,26 +117,33 @@ def learning_rates(config: TrainConfig) -> Mapping[Part, float]:
     return {part: config.projector_learning_rate if part is Part.PROJECTOR else config.learning_rate for part in Part}
 
 
-def _order(examples: Examples, global_batch: int, seed: int, config: TrainConfig) -> TaskBatches:
-    """Reads every record once, for its task and length; a bad one gets a place all the same."""
-    tasks, lengths = [], []
+def _order(examples: Examples, global_batch: int, config: TrainConfig) -> tuple[TaskBatches, dict[int, str]]:
+    """Reads every record once, for its task and length.
+
+    Returns:
+        the order, and the records that cannot even be parsed, with the reason (none unless bad ones are skipped).
+    """
+    rows, tasks, lengths = [], [], []
+    unreadable: dict[int, str] = {}
     for i in range(len(examples)):
         try:
             record = examples.mixture.record(i)
-        except ValueError:
+        except ValueError as error:
             if not config.skip_bad_records:
                 raise
-            tasks.append(config.row.tasks[0])
-            lengths.append(0)
+            unreadable[i] = str(error)
             continue
         if record.task not in config.row.tasks:
             raise ValueError(
                 f"{examples.mixture.where(i)} (id {record.id}): a {record.task} record, but {config.stage} trains "
                 f"{' and '.join(config.row.tasks)}"
             )
+        rows.append(i)
         tasks.append(record.task)
         lengths.append(examples.maker.estimated_length(record))
-    return TaskBatches(tasks, lengths, global_batch, seed)
+    if not rows:
+        raise ValueError(f"{examples.mixture.path}: no record of it can be read")
+    return TaskBatches(rows, tasks, lengths, global_batch, config.seed), unreadable
 
 
 def _arguments(
@@ -203,7 +223,8 @@ def _finish(assembly: Assembly, config: TrainConfig, mixture: Mixture, facts: Ma
     folder = config.output_dir
     metrics = read_metrics(folder)
     skipped = folder / SKIPPED_NAME
-    num_skipped = len(skipped.read_text().splitlines()) if skipped.exists() else 0
+    lines = skipped.read_text(encoding="utf-8").splitlines() if skipped.exists() else []
+    num_skipped = len({json.loads(line)["record"] for line in lines})  # each epoch and rank meets it again
     if num_skipped:
         logger.info("%d bad records were passed over: %s", num_skipped, skipped)
     draw_curve(folder, config.stage)

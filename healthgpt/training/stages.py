@@ -85,8 +85,13 @@ STAGES: Mapping[str, Stage] = {
         Stage(name="mixed", tasks=(_C, _G), trains=frozenset({Part.PROJECTOR, Part.ADAPTER, Part.NEW_ROWS})),
     )
 }
-# Where a finished model's parts come from, latest first.
-PUBLISHED_PLUGINS: Mapping[Task, tuple[str, ...]] = {
-    task: (f"stage3_{task}", f"stage1_{task}", "mixed") for task in Task
-}
-PUBLISHED_FUSION = ("stage2_fusion", "stage1_generation", "mixed")
+
+
+def published_from(run: str, part: Task | None) -> tuple[str, ...]:
+    """The runs that a model's part may come from, latest first; `part` is a task's plugin, or None for fusion weights.
+
+    The single-stage baseline is a model of its own and is never mixed with the stages' parts.
+    """
+    if run == "mixed":
+        return ("mixed",)
+    return ("stage2_fusion", "stage1_generation") if part is None else (f"stage3_{part}", f"stage1_{part}")
