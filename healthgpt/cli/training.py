@@ -87,6 +87,28 @@ def add_prepare_flags(command: argparse.ArgumentParser) -> None:
     codes.add_argument("--num_processes", type=int, default=1, help="processes that share the work, on this machine")
     codes.add_argument("--rank", type=int, help="do only this one's share of --num_processes (for several machines)")
     codes.set_defaults(run=run_prepare_vq_indices)
+    phantoms = what.add_parser("phantoms", help="draw synthetic patients: images, questions, drawings, and the truth")
+    phantoms.add_argument("--split", default="train", help="train, validation or test; no patient is in two of them")
+    phantoms.add_argument("--count", type=int, required=True, help="patients; the seven kinds of them take turns")
+    phantoms.add_argument("--seed", type=int, default=0)
+    phantoms.add_argument("--output", type=Path, required=True, help="folder; a finished one is kept as it is")
+    phantoms.add_argument("--num_processes", type=int, default=1, help="processes that share the work")
+    phantoms.set_defaults(run=run_prepare_phantoms)
+
+
+def run_prepare_phantoms(flags: argparse.Namespace) -> int:
+    """`healthgpt prepare phantoms`"""
+    from healthgpt.data.phantoms.source import write_phantoms
+
+    if flags.num_processes < 1:
+        raise ValueError(f"--num_processes is {flags.num_processes}, expected at least 1")
+    drawing = write_phantoms(
+        flags.output, split=flags.split, seed=flags.seed, count=flags.count, num_processes=flags.num_processes
+    )
+    for done in drawing:
+        _progress(done, flags.count, "patients", every=1)
+    print(f"{flags.output}: {flags.count} phantoms of split {flags.split}, seed {flags.seed}")
+    return 0
 
 
 def run_prepare_vq_indices(flags: argparse.Namespace) -> int:
