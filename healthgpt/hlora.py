@@ -111,16 +111,21 @@ class TaskLinear(PeftLoraLinear):
         """The router's weight of each expert at each token: (B, L, D_in) -> (B, L, E)."""
         return self.lora_route[task](x).softmax(dim=-1)
 
+    def as_weights(self, x: Tensor, weight: Tensor) -> Tensor:
+        """x in the dtype of a weight; under autocast as it is, since autocast would but round it back."""
+        return x if torch.is_autocast_enabled(x.device.type) else self._cast_input_dtype(x, weight.dtype)
+
 
 class HLoraLinear(TaskLinear):
     """H-LoRA: every expert in one A and one B."""
 
     def delta(self, x: Tensor, task: str) -> Tensor:
-        x = self._cast_input_dtype(x, self.lora_A[task].weight.dtype)
+        x = self.as_weights(x, self.lora_A[task].weight)
         gates = self.gates(x, task)  # (B, L, E)
         low = self.lora_dropout[task](self.lora_A[task](x) * self.scaling[task])  # (B, L, R)
         per_expert = low.unflatten(-1, (gates.shape[-1], -1))  # (B, L, E, R/E)
-        return self.lora_B[task]((per_expert * gates.unsqueeze(-1)).flatten(-2))
+        # The softmax stays in float32 under autocast; what it weighs does not have to follow it.
+        return self.lora_B[task]((per_expert * gates.unsqueeze(-1).to(low.dtype)).flatten(-2))
 
 
 class MoELoraLinear(TaskLinear):
@@ -133,7 +138,7 @@ class MoELoraLinear(TaskLinear):
         self.lora_route[task] = nn.Linear(self.in_features, num_experts, bias=False)
 
     def delta(self, x: Tensor, task: str) -> Tensor:
-        x = self._cast_input_dtype(x, self.lora_route[task].weight.dtype)
+        x = self.as_weights(x, self.lora_A[task][0].weight)
         gates = self.gates(x, task)
         total = x.new_zeros(*x.shape[:-1], self.out_features)
         for i, (down, up) in enumerate(zip(self.lora_A[task], self.lora_B[task], strict=True)):
@@ -148,7 +153,7 @@ class LoraLinear(TaskLinear):
     routed = False
 
     def delta(self, x: Tensor, task: str) -> Tensor:
-        x = self._cast_input_dtype(x, self.lora_A[task].weight.dtype)
+        x = self.as_weights(x, self.lora_A[task].weight)
         return self.lora_B[task](self.lora_dropout[task](self.lora_A[task](x) * self.scaling[task]))
 
 

@@ -130,27 +130,11 @@ class HealthGPTProcessor:
         Returns:
             ids and labels of equal length; labels are -100 outside the answers and the tokens that end them.
         """
-        example = _Example(self.tokenizer)
-        example.context(Span(self.template.system))
-        for i, turn in enumerate(turns):
-            example.context(Span(self.template.roles[turn.role]))
-            if turn.role == "user":
-                for part in turn.parts:
-                    if isinstance(part, ImageSlot):
-                        example.image()
-                    else:
-                        example.context(Span(part, literal=True))
-                example.context(Span(self.template.end))
-                continue
-            if codes is not None and i == len(turns) - 1:
-                vocabulary = self._drawing_vocabulary()
-                example.context(Span("<start_index>"))
-                answer = [*(vocabulary.first_code_id + code for code in codes), vocabulary.end_id]
-            else:
-                answer = self.tokenizer.encode_segment("".join(p for p in turn.parts if isinstance(p, str)).strip())
-            example.answer(answer)
-            example.context(Span(self.template.end))
-        return example.finished()
+        if codes is None:
+            return encode_conversation(self.tokenizer, self.template, turns)
+        vocabulary = self._drawing_vocabulary()
+        drawing = [*(vocabulary.first_code_id + code for code in codes), vocabulary.end_id]
+        return encode_conversation(self.tokenizer, self.template, turns, drawing)
 
     def _drawing_vocabulary(self) -> ImageVocabulary:
         if self.image_vocabulary is None:
@@ -185,6 +169,36 @@ class HealthGPTProcessor:
     def expand(self, ids: Sequence[int]) -> list[int]:
         """Each image placeholder as many times as an image has patches."""
         return [i for token in ids for i in ([token] * (self.num_patches if token == IMAGE_PLACEHOLDER else 1))]
+
+
+def encode_conversation(
+    tokenizer: SlowTokenizer, template: ChatTemplate, turns: Sequence[Turn], drawing: list[int] | None = None
+) -> tuple[list[int], list[int]]:
+    """Token ids and labels of a whole conversation; see `HealthGPTProcessor.encode_example`.
+
+    Args:
+        drawing: ids that are the last turn's answer in place of its text.
+    """
+    example = _Example(tokenizer)
+    example.context(Span(template.system))
+    for i, turn in enumerate(turns):
+        example.context(Span(template.roles[turn.role]))
+        if turn.role == "user":
+            for part in turn.parts:
+                if isinstance(part, ImageSlot):
+                    example.image()
+                else:
+                    example.context(Span(part, literal=True))
+            example.context(Span(template.end))
+            continue
+        if drawing is not None and i == len(turns) - 1:
+            example.context(Span("<start_index>"))
+            answer = drawing
+        else:
+            answer = tokenizer.encode_segment("".join(p for p in turn.parts if isinstance(p, str)).strip())
+        example.answer(answer)
+        example.context(Span(template.end))
+    return example.finished()
 
 
 class _Example:
@@ -232,6 +246,16 @@ class _Example:
     def _add(self, ids: list[int], supervised: bool) -> None:
         self.ids += ids
         self.labels += ids if supervised else [IGNORED_LABEL] * len(ids)
+
+
+def image_as_target(image: ImageSource, resolution: int) -> Tensor:
+    """An image as the VQGAN encodes it: (3, S, S) in [-1, 1], by LANCZOS without keeping the aspect, as the original.
+
+    Raises:
+        FileNotFoundError, ValueError: an image that cannot be read.
+    """
+    resized = read_image(image).resize((resolution, resolution), Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def as_image(pixels: Tensor) -> Image.Image:

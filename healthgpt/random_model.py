@@ -1,34 +1,27 @@
 """Model folders with random weights: true in every file, key and shape, and knowing nothing.
 
-They stand in where no trained model is configured, and carry tests and benchmarks: the base has Phi-3's architecture
+They carry tests and benchmarks: the base has Phi-3's architecture
 and tokenizer layout, at any size.
 """
 
 from __future__ import annotations
 
-import contextlib
 import json
-import logging
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass
-from io import BytesIO
 from pathlib import Path
 
 import torch
-import yaml
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from healthgpt.checking import base_shapes
 from healthgpt.checkpoints import BaseShapes, Plugin, write_fusion, write_task_folder
-from healthgpt.config import ALPHA_PER_RANK, CONFIG_NAME, FolderConfig, ModelSources, folder_sources
+from healthgpt.config import ALPHA_PER_RANK, CONFIG_NAME, FolderConfig
+from healthgpt.phi3_tokenizer import ADDED_TOKENS, write_phi3_tokenizer
 from healthgpt.tasks import Task
 from healthgpt.tokenization import load_tokenizer
 from healthgpt.vocabulary import ImageVocabulary
-
-logger = logging.getLogger(__name__)
 
 # Enough text for SentencePiece to learn a few hundred pieces from.
 _SENTENCES = (
@@ -43,17 +36,7 @@ _SENTENCES = (
     "The heart is enlarged; there is no pneumothorax and no consolidation.",
     "Fundus photograph, optical coherence tomography, ultrasound and microscopy of tissue.",
 )
-# Phi-3's added tokens after its vocabulary, and whether each swallows the white space to its right.
-_ADDED = (
-    ("<|endoftext|>", False),
-    ("<|assistant|>", True),
-    *((f"<|placeholder{i}|>", True) for i in range(1, 5)),
-    ("<|system|>", True),
-    ("<|end|>", True),
-    *((f"<|placeholder{i}|>", True) for i in range(5, 7)),
-    ("<|user|>", True),
-)
-_MEAN, _STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)  # CLIP's
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +68,6 @@ class RandomShape:
     dtype: torch.dtype = torch.float32
 
 
-@contextlib.contextmanager
-def random_sources() -> Iterator[ModelSources]:
-    """The sources of a small random model, in a folder that is gone when the block ends."""
-    logger.info("no trained model is configured: a tiny random model stands in, and what it says means nothing")
-    with tempfile.TemporaryDirectory(prefix="healthgpt-") as folder:
-        yield folder_sources(write_random_model(Path(folder)))
-
-
 def write_random_model(folder: Path, shape: RandomShape = RandomShape(), seed: int = 0) -> Path:
     """Writes a whole model folder, the same for the same shape and seed; returns it."""
     with torch.random.fork_rng(devices=[]):
@@ -115,9 +90,17 @@ def write_random_model(folder: Path, shape: RandomShape = RandomShape(), seed: i
 
 def write_random_base(folder: Path, shape: RandomShape) -> None:
     """Writes the base LLM's folder: configuration, tokenizer, safetensors shards."""
+    save_model(new_base(folder, shape, write_phi3_tokenizer(folder, _SENTENCES * 4, vocabulary=400)), folder)
+
+
+def new_base(folder: Path, shape: RandomShape, first_added: int) -> PreTrainedModel:
+    """A Phi-3 with random weights for the tokenizer in a folder, whose generation configuration is written there.
+
+    Args:
+        first_added: id of the tokenizer's first added token, as `write_phi3_tokenizer` returns it.
+    """
     from transformers import GenerationConfig, Phi3Config, Phi3ForCausalLM
 
-    first_added = _write_tokenizer(folder)
     end_of_text, assistant, end = first_added, first_added + 1, first_added + 7
     config = Phi3Config(
         hidden_size=shape.width,
@@ -125,7 +108,7 @@ def write_random_base(folder: Path, shape: RandomShape) -> None:
         num_hidden_layers=shape.layers,
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
-        vocab_size=max(shape.vocabulary, first_added + len(_ADDED)),
+        vocab_size=max(shape.vocabulary, first_added + len(ADDED_TOKENS)),
         sliding_window=2047,
         bos_token_id=1,
         eos_token_id=end_of_text,
@@ -137,54 +120,13 @@ def write_random_base(folder: Path, shape: RandomShape) -> None:
         bos_token_id=1, eos_token_id=[end_of_text, assistant, end], pad_token_id=end_of_text
     )
     model.generation_config.save_pretrained(folder)
-    _save(model, folder)
+    return model
 
 
-def _save(model: PreTrainedModel, folder: Path) -> None:
+def save_model(model: PreTrainedModel, folder: Path) -> None:
     """Configuration and weights as `save_pretrained` writes them (which would first load whatever trains models)."""
     model.config.save_pretrained(folder)
     save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
-
-
-def _write_tokenizer(folder: Path) -> int:
-    """Trains a small SentencePiece model and lays it out as Phi-3's; returns the first added token's id."""
-    from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
-
-    folder.mkdir(parents=True, exist_ok=True)
-    model = BytesIO()
-    SentencePieceTrainer.train(
-        sentence_iterator=iter(_SENTENCES * 4),
-        model_writer=model,
-        model_type="bpe",
-        vocab_size=400,
-        hard_vocab_limit=False,
-        byte_fallback=True,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        num_threads=1,
-        minloglevel=2,
-    )
-    (folder / "tokenizer.model").write_bytes(model.getvalue())
-    first_added = SentencePieceProcessor(model_proto=model.getvalue()).get_piece_size()
-    added = [("<unk>", False), ("<s>", False)]
-    entries = dict(enumerate(added)) | {first_added + i: entry for i, entry in enumerate(_ADDED)}
-    settings = {
-        "tokenizer_class": "LlamaTokenizer",
-        "legacy": False,
-        "add_prefix_space": True,
-        "add_bos_token": False,
-        "clean_up_tokenization_spaces": False,
-        "bos_token": "<s>",
-        "eos_token": "<|endoftext|>",
-        "pad_token": "<|endoftext|>",
-        "unk_token": "<unk>",
-        "added_tokens_decoder": {
-            str(i): {"content": content, "lstrip": False, "rstrip": rstrip, "special": True}
-            for i, (content, rstrip) in entries.items()
-        },
-    }
-    (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    return first_added
 
 
 def _write_vit(folder: Path, shape: RandomShape) -> None:
@@ -198,40 +140,40 @@ def _write_vit(folder: Path, shape: RandomShape) -> None:
         image_size=shape.image_side,
         patch_size=14,
     )
-    _save(CLIPVisionModel(config), folder)
-    side = {"height": shape.image_side, "width": shape.image_side}
+    save_vit(CLIPVisionModel(config), folder)
+
+
+def save_vit(model: PreTrainedModel, folder: Path) -> None:
+    """Writes a ViT's folder: configuration, weights, and how CLIP prepares images for it."""
+    save_model(model, folder)
+    side = model.config.image_size
     settings = {
         "image_processor_type": "CLIPImageProcessor",
-        "size": {"shortest_edge": shape.image_side},
-        "crop_size": side,
+        "size": {"shortest_edge": side},
+        "crop_size": {"height": side, "width": side},
         "resample": 3,
-        "image_mean": _MEAN,
-        "image_std": _STD,
+        "image_mean": CLIP_MEAN,
+        "image_std": CLIP_STD,
     }
     (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
 
 
 def _write_vqgan(folder: Path, shape: RandomShape) -> None:
-    from taming_transformers.vqgan import GumbelVQ, read_vqgan_config
+    from taming_transformers.vqgan import WEIGHTS_NAME, GumbelVQ, VQGANConfig, write_vqgan_config
 
     folder.mkdir(parents=True, exist_ok=True)
-    ddconfig = {
-        "double_z": False,
-        "z_channels": 32,
-        "resolution": shape.drawing_side,
-        "in_channels": 3,
-        "out_ch": 3,
-        "ch": 32,
-        "ch_mult": [1, 1, 2, 2],
-        "num_res_blocks": 1,
-        "attn_resolutions": [shape.drawing_side // 8],
-        "dropout": 0.0,
-    }
-    params = {"embed_dim": 32, "n_embed": shape.num_codes, "ddconfig": ddconfig}
-    (folder / "model.yaml").write_text(
-        yaml.safe_dump({"model": {"target": "taming.models.vqgan.GumbelVQ", "params": params}})
+    config = VQGANConfig(
+        embed_dim=32,
+        n_embed=shape.num_codes,
+        z_channels=32,
+        resolution=shape.drawing_side,
+        ch=32,
+        ch_mult=(1, 1, 2, 2),
+        num_res_blocks=1,
+        attn_resolutions=(shape.drawing_side // 8,),
     )
-    torch.save({"state_dict": GumbelVQ(read_vqgan_config(folder)).state_dict()}, folder / "last.ckpt")
+    write_vqgan_config(config, folder)
+    torch.save({"state_dict": GumbelVQ(config).state_dict()}, folder / WEIGHTS_NAME)
 
 
 def _write_plugins(folder: Path, shape: RandomShape) -> None:

@@ -8,19 +8,23 @@ of one image differ from run to run; training targets must not.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 import yaml
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from healthgpt.files import load_torch_file, require_file
+from healthgpt.files import load_torch_file, require_file, wrong_kind
 from taming_transformers.autoencoder import Decoder, Encoder
 
 CONFIG_NAME = "model.yaml"
 WEIGHTS_NAME = "last.ckpt"
+SAFE_WEIGHTS_NAME = "model.safetensors"  # taken where there is no last.ckpt
+_TARGET = "taming.models.vqgan.GumbelVQ"
 _TRAINING_ONLY = ("loss.",)  # a discriminator's weights, of no use once trained
 
 
@@ -125,19 +129,25 @@ def read_vqgan_config(folder: Path) -> VQGANConfig:
         raise ValueError(f"{path}: not the model.yaml of a GumbelVQ ({type(error).__name__}: {error})") from None
 
 
+def write_vqgan_config(config: VQGANConfig, folder: Path) -> None:
+    """Writes the `model.yaml` that `read_vqgan_config` reads."""
+    ddconfig = {key: list(value) if isinstance(value, tuple) else value for key, value in asdict(config).items()}
+    params = {key: ddconfig.pop(key) for key in ("embed_dim", "n_embed")}
+    model = {"target": _TARGET, "params": {**params, "ddconfig": ddconfig}}
+    (folder / CONFIG_NAME).write_text(yaml.safe_dump({"model": model}), encoding="utf-8")
+
+
 def load_vqgan(folder: Path) -> GumbelVQ:
-    """Builds the VQGAN of a folder with `model.yaml` and `last.ckpt` (PyTorch Lightning's layout), float32, frozen.
+    """Builds the VQGAN of a folder with `model.yaml` and its weights, float32, frozen.
+
+    The weights are `last.ckpt` (PyTorch Lightning's layout) or, where there is none, `model.safetensors`.
 
     Raises:
         FileNotFoundError, ValueError: a file is missing, not what its name says, or does not fit the other one.
     """
-    path = folder / WEIGHTS_NAME
     with torch.device("meta"):
         model = GumbelVQ(read_vqgan_config(folder))
-    checkpoint = load_torch_file(path)
-    weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(weights, dict):
-        raise ValueError(f"{path}: has no state_dict; expected a checkpoint of PyTorch Lightning")
+    path, weights = _read_weights(folder)
     weights = {key: value for key, value in weights.items() if not key.startswith(_TRAINING_ONLY)}
     expected = {key: tuple(value.shape) for key, value in model.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in weights.items()}
@@ -146,3 +156,26 @@ def load_vqgan(folder: Path) -> GumbelVQ:
             raise ValueError(f"{path}: {key} has shape {found.get(key)}, {CONFIG_NAME} asks for {expected.get(key)}")
     model.load_state_dict({key: value.float() for key, value in weights.items()}, assign=True)
     return model.eval().requires_grad_(False)
+
+
+def _read_weights(folder: Path) -> tuple[Path, dict[str, Tensor]]:
+    """The file of a folder's weights, and the tensors in it."""
+    path, safe = folder / WEIGHTS_NAME, folder / SAFE_WEIGHTS_NAME
+    if safe.exists() and not path.exists():
+        return safe, _read_safetensors(safe)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file, nor a {SAFE_WEIGHTS_NAME} beside it")
+    checkpoint = load_torch_file(path)
+    weights = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(weights, dict):
+        raise ValueError(f"{path}: has no state_dict; expected a checkpoint of PyTorch Lightning")
+    return path, weights
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    if kind := wrong_kind(require_file(path)):
+        raise ValueError(f"{path}: {kind}")
+    try:
+        return load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f"{path}: damaged or truncated ({error})") from None

@@ -273,6 +273,17 @@ def test_the_single_stage_baseline_trains_both_tasks(workplace):
     assert losses(root / "mixed")[-1] < losses(root / "mixed")[0]
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_blocks_give_the_same_losses(chain, workplace):
+    root = workplace / "compiled"
+    assert run(workplace, "stage1_generation", root, "--compile", "true") == 0
+    plain, compiled = (losses(folder / "stage1_generation") for folder in (chain, root))
+    assert compiled == pytest.approx(plain, rel=1e-4)
+    written = load_file(root / "model" / "generation" / "adapter_model.safetensors")
+    assert written.keys() == load_file(chain / "model" / "generation" / "adapter_model.safetensors").keys()
+
+
 def test_held_out_loss_is_measured(workplace):
     root = workplace / "evaluated"
     flags = ["--eval_data", workplace / "comprehension.jsonl", "--eval_steps", 1, "--max_steps", 2]

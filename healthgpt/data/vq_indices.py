@@ -18,11 +18,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
-from PIL import Image
-from torch import Tensor
 
 from healthgpt.files import read_json, require_file, write_atomically
-from healthgpt.images import read_image
+from healthgpt.processor import image_as_target
 from taming_transformers import GumbelVQ
 
 IMAGES_NAME, INDICES_NAME, DONE_NAME, VQGAN_NAME = "images.txt", "indices.npy", "done.npy", "vqgan.json"
@@ -35,16 +33,6 @@ class Progress:
     done: int
     total: int
     failures: dict[str, str]
-
-
-def image_as_target(path: Path, resolution: int) -> Tensor:
-    """An image as the VQGAN encodes it: (3, S, S) in [-1, 1], by LANCZOS without keeping the aspect, as the original.
-
-    Raises:
-        FileNotFoundError, ValueError: an image that cannot be read.
-    """
-    image = read_image(path).resize((resolution, resolution), Image.Resampling.LANCZOS)
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 127.5 - 1
 
 
 def start_cache(folder: Path, images: Iterable[Path], vqgan: GumbelVQ) -> None:

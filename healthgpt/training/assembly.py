@@ -76,6 +76,9 @@ def assemble(config: TrainConfig) -> Assembly:
         if name in trained:
             parameter.data = parameter.data.float()
             parameter.requires_grad_(True)
+    if config.compile:
+        for block in network.model.language_model.layers:
+            block.compile(dynamic=True)
     return Assembly(network=network, processor=processor, backbone=backbone, parts=parts)
 
 

@@ -44,6 +44,8 @@ class TrainConfig:
         max_length: tokens per sample, placeholders included.
         skip_bad_records: pass over them and count them, instead of stopping.
         liger: Liger's kernels for norms, rotary embedding and SwiGLU, where CUDA and the package are there.
+        compile: compile the LLM's blocks (torch.compile), which fuses what H-LoRA and norms do element by element; on a
+            CPU it needs a C++ compiler, and it takes about a minute.
         deepspeed: JSON file of DeepSpeed.
     """
 
@@ -84,6 +86,7 @@ class TrainConfig:
     attn_implementation: str | None = None
     gradient_checkpointing: bool = False
     liger: bool = True
+    compile: bool = False
     deepspeed: Path | None = None
     seed: int = 42
     num_workers: int = 4

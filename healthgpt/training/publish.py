@@ -8,6 +8,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from filelock import FileLock
+
 from healthgpt import checkpoints
 from healthgpt.config import CONFIG_NAME, FUSION_NAME, FolderConfig, is_hub_id
 from healthgpt.tasks import Task
@@ -66,7 +68,8 @@ def publish(config: TrainConfig, template: str) -> Path | None:
             shutil.copy(fusion, folder / FUSION_NAME)
         (folder / CONFIG_NAME).write_text(json.dumps(settings.to_dict(), indent=2) + "\n")
 
-    return _replace_folder(root / MODEL_NAME, fill)
+    with FileLock(root / f".{MODEL_NAME}.lock"):  # runs of the two tasks may end side by side
+        return _replace_folder(root / MODEL_NAME, fill)
 
 
 def _newest(root: Path, runs: tuple[str, ...], name: str) -> Path | None:
