@@ -21,7 +21,7 @@ from healthgpt.decoding import Decoding
 from healthgpt.generation import Generator
 from healthgpt.images import ImageSource
 from healthgpt.loading import LoadedModel, LoadOptions, load_model
-from healthgpt.processor import Prompt, as_image
+from healthgpt.processor import Prompt, as_image, image_as_target
 from healthgpt.sources import named_sources
 from healthgpt.streaming import Cancelled, TokenQueue, settled_pieces
 from healthgpt.tasks import Task
@@ -117,8 +117,7 @@ class HealthGPT:
             load_in_8bit=load_in_8bit,
             load_in_4bit=load_in_4bit,
         )
-        with named_sources(str(name_or_folder)) as sources:
-            return cls.from_sources(sources, options)
+        return cls.from_sources(named_sources(str(name_or_folder)), options)
 
     @classmethod
     def from_sources(cls, sources: ModelSources, options: LoadOptions = LoadOptions()) -> Self:
@@ -194,6 +193,19 @@ class HealthGPT:
         """Draws many images, each as `draw` would alone."""
         requests = _paired(Task.GENERATION, questions, images)
         return [result.image for result in self.run_batch(requests, batch_size=batch_size, **decoding)]
+
+    def through_codes(self, image: ImageSource) -> Image.Image:
+        """An image encoded by the VQGAN and decoded again: the best that a drawing of it can be.
+
+        Raises:
+            ValueError, FileNotFoundError: this model has no VQGAN; the image cannot be read.
+        """
+        if self._vqgan is None:
+            raise ValueError("this model has no VQGAN, so it has no codes of images")
+        device = next(self._vqgan.parameters()).device
+        with torch.inference_mode():
+            pixels = image_as_target(image, self._vqgan.config.resolution).unsqueeze(0).to(device)
+            return as_image(self._vqgan.decode(self._vqgan.encode(pixels))[0])
 
     def run_batch(self, requests: Sequence[Request], *, batch_size: int = 8, **decoding: Any) -> list[Any]:
         """Runs requests of both tasks, mixed freely; results (`Answer`, `Drawing`) are in the requests' order.
