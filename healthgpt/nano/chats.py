@@ -1,0 +1,101 @@
+"""Text for the nano base LLM: chat turns as the model meets them later, and sequences to be repeated.
+
+Legend: B batch, L tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from healthgpt.files import require_file
+from healthgpt.processor import IGNORED_LABEL, encode_conversation
+from healthgpt.templates import TEMPLATES, Turn, user_turn
+from healthgpt.tokenization import SlowTokenizer, Span
+
+TEMPLATE = TEMPLATES["phi3_instruct"]
+_FIRST_PIECE = 259  # after <unk>, <s>, </s> and the 256 bytes
+# Sequences are made of so many pieces only: with all of them, looking up was not learnt within 750 steps.
+_PIECES = 128
+_NEW_RUN = 0.4  # chance that a piece begins a new run, in sequences of runs
+Encoded = tuple[list[int], list[int]]  # token ids and labels
+
+
+def read_chats(path: Path) -> list[tuple[str, ...]]:
+    """Reads conversations, one JSON list [question, answer, question, answer, ...] a line.
+
+    Raises:
+        FileNotFoundError, ValueError: no such file, or a line is something else.
+    """
+    chats = []
+    for number, line in enumerate(require_file(path).read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            turns = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{path}, line {number}: no list of questions and answers ({error})") from None
+        if not isinstance(turns, list) or not turns or len(turns) % 2 or not all(isinstance(t, str) for t in turns):
+            raise ValueError(f"{path}, line {number}: expected a list of questions and answers in turn, found {line}")
+        chats.append(tuple(turns))
+    return chats
+
+
+def encode_chat(tokenizer: SlowTokenizer, chat: Sequence[str]) -> Encoded:
+    """One conversation as in inference; the labels are those of its answers."""
+    turns = [user_turn(text) if i % 2 == 0 else Turn("assistant", (text,)) for i, text in enumerate(chat)]
+    return encode_conversation(tokenizer, TEMPLATE, turns)
+
+
+class Repeats:
+    """Chats in which the user gives a random sequence of pieces and the assistant gives it back.
+
+    The frozen LLM learns from them to look a sequence up, which later, with codes in place of pieces, is drawing.
+
+    Args:
+        shortest, longest: lengths of the sequences.
+    """
+
+    def __init__(self, tokenizer: SlowTokenizer, shortest: int, longest: int):
+        self._lengths = shortest, longest
+        self._pieces = torch.arange(_FIRST_PIECE, min(_FIRST_PIECE + _PIECES, len(tokenizer.vocabulary())))
+        self._head = tokenizer.encode([Span(TEMPLATE.system), Span(TEMPLATE.roles["user"])])
+        self._turn = tokenizer.encode([Span(TEMPLATE.end), Span(TEMPLATE.roles["assistant"])], opens=False)
+        self._end = tokenizer.encode([Span(TEMPLATE.end)], opens=False)
+
+    def drawn(self, tail: list[int]) -> Encoded:
+        """A new one; only the answer is to be learned.
+
+        Args:
+            tail: ids that stand between the sequence and the end of the user's turn.
+        """
+        shortest, longest = self._lengths
+        # Most of them are as long as an image's codes: which of equal pieces comes next is then a matter of its place.
+        length = longest if torch.rand(()) < 0.75 else int(torch.randint(shortest, longest + 1, ()))
+        different = (8, 32, len(self._pieces))[int(torch.randint(3, ()))]
+        pool = self._pieces[torch.randperm(len(self._pieces))[:different]]
+        sequence = pool[torch.randint(len(pool), (length,))]
+        if torch.rand(()) < 0.5:  # runs of equal pieces, as the background of an image has
+            starts = torch.rand(length) < _NEW_RUN
+            sequence = sequence[starts.cumsum(0).clamp(max=length - 1)]
+        pieces = sequence.tolist()
+        given, answer = [*self._head, *pieces, *tail, *self._turn], [*pieces, *self._end]
+        return given + answer, [IGNORED_LABEL] * len(given) + answer
+
+
+def padded(examples: list[Encoded], pad_id: int, longest: int) -> dict[str, Tensor]:
+    """input_ids, attention_mask and labels (B, L), padded on the right, cut at `longest` tokens."""
+    length = min(longest, max(len(ids) for ids, _ in examples))
+    batch = {
+        "input_ids": torch.full((len(examples), length), pad_id),
+        "attention_mask": torch.zeros(len(examples), length, dtype=torch.long),
+        "labels": torch.full((len(examples), length), IGNORED_LABEL),
+    }
+    for row, (ids, labels) in enumerate(examples):
+        ids, labels = ids[:length], labels[:length]
+        batch["input_ids"][row, : len(ids)] = torch.tensor(ids)
+        batch["attention_mask"][row, : len(ids)] = 1
+        batch["labels"][row, : len(labels)] = torch.tensor(labels)
+    return batch

@@ -1,0 +1,77 @@
+"""Puts the figures of benchmarks/results into README and docs, between their marks:
+
+    .venv/bin/python scripts/update_tables.py [--check]
+
+    <!-- nano -->            what the miniature reaches, beside its goals
+    <!-- nano-speed -->      how fast it is
+    <!-- nano-ablations -->  the paper's ablations in miniature
+
+With --check nothing is written, and a table that is out of date is an error.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from healthgpt.files import read_json, write_atomically
+from healthgpt.nano.ablations import ablations_table, read_records
+from healthgpt.nano.goals import goals_table
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+PAGES = (ROOT / "README.md", ROOT / "docs" / "nano.md", ROOT / "docs" / "ablations.md")
+
+
+def nano() -> str:
+    return goals_table(read_json(RESULTS / "nano.json"))
+
+
+def speed() -> str:
+    rows = read_json(RESULTS / "nano_speed.json")["rows"]
+    lines = ["| | goal | measured |", "|---|---|---|"]
+    lines += [
+        f"| {row['figure']} | ≤ {row['limit']:g} {row['unit']} | {row['value']:.2f} {row['unit']} |" for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def ablations() -> str:
+    folder = RESULTS / "nano_ablations"
+    return ablations_table(read_records(folder) if folder.is_dir() else {})
+
+
+TABLES: dict[str, Callable[[], str]] = {"nano": nano, "nano-speed": speed, "nano-ablations": ablations}
+
+
+def updated(text: str) -> str:
+    """A page with all its tables made anew."""
+    for name, make in TABLES.items():
+        marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if marks.search(text):
+            table = make()
+            text = marks.sub(lambda found, table=table: f"{found[1]}{table}{found[2]}", text)
+    return text
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    check = parser.parse_args().check
+    stale = []
+    for page in PAGES:
+        old = page.read_text(encoding="utf-8")
+        new = updated(old)
+        if new != old:
+            stale.append(page.relative_to(ROOT))
+            if not check:
+                write_atomically(page, lambda path, new=new: path.write_text(new, encoding="utf-8"))
+    print(", ".join(map(str, stale)) or "nothing", "out of date" if check else "renewed")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
