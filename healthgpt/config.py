@@ -183,7 +183,7 @@ class ReleasedModel:
     vit: str = "openai/clip-vit-large-patch14-336"
 
 
-# The embedded default: needs no files and no network.
+# The model that comes with the package: the default of all commands.
 NANO = "nano"
 
 RELEASED: Mapping[str, ReleasedModel] = {

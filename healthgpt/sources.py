@@ -2,38 +2,35 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 
 from healthgpt.checking import from_hub, resolve_folder
 from healthgpt.config import NANO, RELEASED, ModelSources, PluginSource, folder_sources, is_hub_id
-from healthgpt.random_model import random_sources
+from healthgpt.shipped import SHIPPED, check_files
 from healthgpt.tasks import Task
 
 # Where upstream, too, expects the VQGAN's model.yaml and last.ckpt.
 DEFAULT_VQGAN = Path("taming_transformers/ckpt")
 
 
-@contextlib.contextmanager
-def named_sources(name: str) -> Iterator[ModelSources]:
-    """The sources of a model, for as long as the block lasts (the embedded default's files are temporary).
+def named_sources(name: str) -> ModelSources:
+    """The sources of a model.
 
     Raises:
         FileNotFoundError: no such folder, name or repository.
+        ValueError: a file of the shipped model is damaged.
     """
     if Path(name).is_dir():
-        yield folder_sources(Path(name))
-    elif name == NANO:
-        with random_sources() as sources:
-            yield sources
-    elif name in RELEASED:
-        yield released_sources(name)
-    elif is_hub_id(name):
-        yield folder_sources(resolve_folder(name, "model"))
-    else:
-        names = ", ".join((NANO, *RELEASED))
-        raise FileNotFoundError(f"{name}: neither a model folder nor one of the models {names} nor a hub id")
+        return folder_sources(Path(name))
+    if name == NANO:
+        check_files(SHIPPED)
+        return folder_sources(SHIPPED)
+    if name in RELEASED:
+        return released_sources(name)
+    if is_hub_id(name):
+        return folder_sources(resolve_folder(name, "model"))
+    names = ", ".join((NANO, *RELEASED))
+    raise FileNotFoundError(f"{name}: neither a model folder nor one of the models {names} nor a hub id")
 
 
 def released_sources(name: str) -> ModelSources:

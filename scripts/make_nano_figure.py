@@ -42,8 +42,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/images/nano.png"))
     flags = parser.parse_args()
     model = HealthGPT.from_pretrained(flags.model)
-    figure = Figure(figsize=(13, 13.4), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=(1.0, 0.62))
+    figure = Figure(figsize=(13, 14.2), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=(1.0, 0.72))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         list(write_phantoms(folder, split="test", seed=flags.seed, count=PATIENTS))
@@ -89,6 +89,7 @@ def show_answers(model: HealthGPT, folder: Path, figure: Any) -> None:
             asked += same[:1]
         image = folder / Task.COMPREHENSION / asked[0]["image"]
         show(ax, Image.open(image))
+        ax.set_anchor("N")  # the room below is for questions and answers
         ax.set_title(modality, fontsize=11)
         y = -0.06
         for record in asked:

@@ -51,10 +51,10 @@ def test_m3_draws_where_the_vqgan_is(hub, tmp_path, monkeypatch, m3):
     hub(released.repository, m3.folder, *files)
     monkeypatch.chdir(tmp_path)
     shutil.copytree(m3.folder.parent / "vqgan", tmp_path / "taming_transformers" / "ckpt")
-    with named_sources("m3") as sources:
-        assert set(sources.plugins) == set(Task)
-        assert sources.fusion is not None
-        assert sources.vqgan is not None
+    sources = named_sources("m3")
+    assert set(sources.plugins) == set(Task)
+    assert sources.fusion is not None
+    assert sources.vqgan is not None
 
 
 def test_a_model_folder_on_the_hub(hub, random_folder):

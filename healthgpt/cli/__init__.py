@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from healthgpt import __version__
+from healthgpt.cli.evaluation import add_evaluate_flags, run_evaluate
 from healthgpt.cli.files import add_convert_flags, run_convert, run_doctor
 from healthgpt.cli.flags import add_model_flags
 from healthgpt.cli.inference import add_request_flags, run_answer, run_draw
@@ -66,6 +67,9 @@ def build_parser() -> argparse.ArgumentParser:
     doctor = verbs.add_parser("doctor", help="report versions, devices and what is wrong with a model's files")
     doctor.set_defaults(run=run_doctor, task=Task.COMPREHENSION)
     add_model_flags(doctor)
+    evaluate = verbs.add_parser("evaluate", help="score a model on a benchmark")
+    evaluate.set_defaults(run=run_evaluate, task=Task.COMPREHENSION)
+    add_evaluate_flags(evaluate)
     for verb, add_flags, run, text in (
         ("train", add_train_flags, run_train, "run one training stage"),
         ("check-data", add_check_flags, run_check_data, "check every record before anything is trained"),

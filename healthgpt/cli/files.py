@@ -63,8 +63,7 @@ def run_doctor(flags: argparse.Namespace) -> int:
     findings = list(examine_machine())
     if flags.model or flags.model_name_or_path:
         try:
-            with model_sources(flags) as sources:
-                findings += examine_model(sources)
+            findings += examine_model(model_sources(flags))
         except (ValueError, OSError) as error:
             findings.append(Finding(False, f"model: {error}"))
     for finding in findings:

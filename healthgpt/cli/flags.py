@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,8 +57,7 @@ def add_model_flags(command: argparse.ArgumentParser) -> None:
     add_bool(place, "--load_in_4bit", "quantise the base to 4 bit")
 
 
-@contextlib.contextmanager
-def model_sources(flags: argparse.Namespace) -> Iterator[ModelSources]:
+def model_sources(flags: argparse.Namespace) -> ModelSources:
     """Where the flags say that the model is."""
     from healthgpt.sources import DEFAULT_VQGAN, named_sources
 
@@ -68,12 +65,10 @@ def model_sources(flags: argparse.Namespace) -> Iterator[ModelSources]:
     if flags.model or not released:
         if released:
             raise ValueError(f"--model names a whole model and excludes --{released[0]}")
-        with named_sources(flags.model or NANO) as sources:
-            changes: dict[str, Any] = {"vqgan": flags.vqgan_path} if flags.vqgan_path else {}
-            if flags.apply_fusion is not None:
-                changes["apply_fusion"] = flags.apply_fusion
-            yield dataclasses.replace(sources, **changes)
-        return
+        changes: dict[str, Any] = {"vqgan": flags.vqgan_path} if flags.vqgan_path else {}
+        if flags.apply_fusion is not None:
+            changes["apply_fusion"] = flags.apply_fusion
+        return dataclasses.replace(named_sources(flags.model or NANO), **changes)
     for name in ("model_name_or_path", "vit_path", "hlora_path"):
         if getattr(flags, name) is None:
             raise ValueError(f"--{name} is missing (by --{released[0]}, the model is read from released files)")
@@ -84,7 +79,7 @@ def model_sources(flags: argparse.Namespace) -> Iterator[ModelSources]:
         alpha=flags.hlora_alpha,
         dropout=flags.hlora_dropout or 0.0,
     )
-    yield ModelSources(
+    return ModelSources(
         base=flags.model_name_or_path,
         vit=flags.vit_path,
         template=flags.instruct_template,
@@ -108,5 +103,4 @@ def load_model(flags: argparse.Namespace) -> HealthGPT:
         load_in_8bit=bool(flags.load_in_8bit),
         load_in_4bit=bool(flags.load_in_4bit),
     )
-    with model_sources(flags) as sources:
-        return HealthGPT.from_sources(sources, options)
+    return HealthGPT.from_sources(model_sources(flags), options)

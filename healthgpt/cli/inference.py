@@ -6,16 +6,38 @@ import argparse
 import json
 import logging
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from healthgpt.cli.flags import add_bool, load_model
 from healthgpt.tasks import Task
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
-EXAMPLE_QUESTION = {
-    Task.COMPREHENSION: "What modality is used to take this image?",
-    Task.GENERATION: "Reconstruct the image.",
+_EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@dataclass(frozen=True)
+class Example:
+    """What is done where the user asks nothing.
+
+    Attributes:
+        truth: what a right result is, to compare with.
+    """
+
+    question: str
+    image: Path
+    truth: str
+
+
+EXAMPLES = {
+    Task.COMPREHENSION: Example(
+        "What abnormality is seen in this image?",
+        _EXAMPLES / "chest_xray.png",
+        "a large pleural effusion on the left side (the patient's left is on the viewer's right)",
+    ),
+    Task.GENERATION: Example(
+        "Turn this CT into an MRI.", _EXAMPLES / "brain_ct.png", f"the patient's MRI is {_EXAMPLES / 'brain_mri.png'}"
+    ),
 }
 
 
@@ -86,13 +108,13 @@ def _request(flags: argparse.Namespace) -> tuple[str, list[str]]:
     """The question and its images (read once now, to fail before loading); without a question, an example."""
     from healthgpt.images import read_image
 
-    images = flags.img_path or []
-    if flags.question is None:
-        images = images or [str(EXAMPLES / "shepp_logan.png")]
-        flags.img_path = images
+    images, example = flags.img_path or [], EXAMPLES[flags.task]
+    if flags.question is None and not images:
+        images = flags.img_path = [str(example.image)]
+        note(f"example: {example.image}, {example.question!r}; truth: {example.truth}")
     for image in images:
         read_image(image)
-    return flags.question if flags.question is not None else EXAMPLE_QUESTION[flags.task], images
+    return flags.question if flags.question is not None else example.question, images
 
 
 def _decoding(flags: argparse.Namespace) -> dict[str, Any]:
