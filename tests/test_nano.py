@@ -16,14 +16,16 @@ from transformers import AutoModelForCausalLM, CLIPVisionModel
 from healthgpt import HealthGPT
 from healthgpt.data.phantoms.source import write_phantoms
 from healthgpt.nano.__main__ import main
-from healthgpt.nano.chats import TEMPLATE, Repeats, read_chats
+from healthgpt.nano.chats import TEMPLATE, Chat, Repeats, encode_chat, read_chats
 from healthgpt.nano.codebook import Codebook
 from healthgpt.nano.gather import caption, gather
 from healthgpt.nano.pack import pack
 from healthgpt.nano.pictures import read_pictures
 from healthgpt.nano.similarity import ssim
 from healthgpt.nano.vqgan import VQGANSettings, train_vqgan
+from healthgpt.processor import IMAGE_PLACEHOLDER, encode_conversation
 from healthgpt.shipped import CHECKSUMS_NAME, check_files
+from healthgpt.templates import Turn, user_turn
 from healthgpt.tokenization import Span, load_tokenizer
 from taming_transformers import load_vqgan
 
@@ -52,11 +54,52 @@ def test_pictures_are_those_of_the_phantoms(data):
 def test_chats_hold_every_question_and_the_reports_that_are_drawn(data):
     chats = read_chats(data / "chats.jsonl")
     assert len(set(chats)) > 300
-    assert chats.count(("What does CT stand for?", "Computed tomography.")) > 10  # facts are few beside the rest
-    assert chats.count(next(chat for chat in chats if chat[0].startswith("MRI of the brain : "))) == 1
-    assert any(chat[1].startswith("Frontal X-ray") and "X-ray" not in chat[0][-5:] for chat in chats)
-    assert any(len(chat) > 2 and chat[0].startswith("MRI of the brain : ") for chat in chats)
-    assert not any("<image>" in text for chat in chats for text in chat)
+    assert chats.count(Chat(turns=("What does CT stand for?", "Computed tomography."))) > 10  # facts are few
+    assert any(chat.turns[-1].startswith("Frontal X-ray") and "X-ray" not in chat.turns[0][-5:] for chat in chats)
+    described = [chat for chat in chats if chat.turns[0].startswith("MRI of the brain : ")]
+    assert described
+    assert all(chats.count(chat) == 1 for chat in described[:5])
+    assert not any("<image>" in text for chat in chats for text in chat.turns)
+
+
+def test_charts_say_what_is_where(data):
+    charts = [chat for chat in read_chats(data / "chats.jsonl") if chat.given or chat.drawn]
+    assert all(len(chart) == 64 for chat in charts for chart in (chat.given, chat.drawn) if chart)
+    converted = [chat for chat in charts if chat.given and chat.drawn and "into" in chat.turns[0]]
+    assert {len(set(chat.given)) for chat in converted} == {1, 2}  # healthy, or with a lesion
+    for chat in converted:
+        assert chat.given != chat.drawn
+        given, drawn = ([symbol == chart[0] for symbol in chart] for chart in (chat.given, chat.drawn))
+        assert given == drawn  # a lesion is in the same place
+    left = [chat for chat in charts if chat.drawn and not chat.given and " left " in chat.turns[0]]
+    assert left
+    for chat in left:
+        columns = [i % 8 for i, symbol in enumerate(chat.drawn) if symbol != chat.drawn[0]]
+        assert min(columns) >= 3  # the patient's left is on the right
+
+
+def test_a_chart_stands_where_an_image_will(random_folder):
+    tokenizer = load_tokenizer(random_folder / "base")
+    turns = ("Is this normal?", "Yes")
+    ids, labels = encode_chat(tokenizer, Chat(turns=turns, given=(0, 1, 2)))
+    expected, expected_labels = encode_conversation(
+        tokenizer, TEMPLATE, [user_turn(turns[0], num_images=1), Turn("assistant", (turns[1],))]
+    )
+    place = expected.index(IMAGE_PLACEHOLDER)
+    assert [*ids[:place], IMAGE_PLACEHOLDER, *ids[place + 3 :]] == expected
+    assert [label for label in labels if label != -100] == [label for label in expected_labels if label != -100]
+    ids, labels = encode_chat(tokenizer, Chat(turns=("Draw it.",), drawn=(5, 6)))
+    drawn = [label for label in labels if label != -100]
+    assert drawn[1] - drawn[0] == 1
+    assert ids[-3:] == drawn
+    assert drawn[2:] == tokenizer.encode([Span(TEMPLATE.end)], opens=False)
+
+
+@pytest.mark.parametrize("line", ['["Is it?", "Yes"]', '{"turns": ["Is it?"]}', '{"turns": []}', '{"told": []}', "{"])
+def test_a_line_that_is_no_chat_is_named(tmp_path, line):
+    (tmp_path / "chats.jsonl").write_text(line + "\n")
+    with pytest.raises(ValueError, match=r"chats\.jsonl, line 1: no chat"):
+        read_chats(tmp_path / "chats.jsonl")
 
 
 def test_ssim_agrees_with_scikit_image():

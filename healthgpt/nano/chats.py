@@ -1,4 +1,4 @@
-"""Text for the nano base LLM: chat turns as the model meets them later, and sequences to be repeated.
+"""What the nano base LLM learns from: conversations as it meets them later, and sequences to be repeated.
 
 Legend: B batch, L tokens.
 """
@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from healthgpt.files import require_file
-from healthgpt.processor import IGNORED_LABEL, encode_conversation
+from healthgpt.processor import IGNORED_LABEL, IMAGE_PLACEHOLDER, encode_conversation
 from healthgpt.templates import TEMPLATES, Turn, user_turn
 from healthgpt.tokenization import SlowTokenizer, Span
 
@@ -25,8 +26,33 @@ _NEW_RUN = 0.4  # chance that a piece begins a new run, in sequences of runs
 Encoded = tuple[list[int], list[int]]  # token ids and labels
 
 
-def read_chats(path: Path) -> list[tuple[str, ...]]:
-    """Reads conversations, one JSON list [question, answer, question, answer, ...] a line.
+@dataclass(frozen=True, kw_only=True)
+class Chat:
+    """One conversation, perhaps about a chart, which is symbols in place of an image (`charts.py`).
+
+    Attributes:
+        turns: question, answer, question, ...; of a drawing the instruction alone.
+        given: the symbols (from 0) of the first question's image; None without one.
+        drawn: the symbols that are the answer to an instruction; None where the answers are text.
+    """
+
+    turns: tuple[str, ...]
+    given: tuple[int, ...] | None = None
+    drawn: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        answers = 1 if self.drawn else len(self.turns) // 2
+        if not self.turns or len(self.turns) != 2 * answers - bool(self.drawn):
+            raise ValueError(f"expected questions and answers in turn, found {list(self.turns)}")
+
+
+def chat_line(chat: Chat) -> str:
+    """A chat as a line of a file: JSON, what it does not have left out."""
+    return json.dumps({key: value for key, value in asdict(chat).items() if value is not None}) + "\n"
+
+
+def read_chats(path: Path) -> list[Chat]:
+    """Reads a file of chats.
 
     Raises:
         FileNotFoundError, ValueError: no such file, or a line is something else.
@@ -34,19 +60,33 @@ def read_chats(path: Path) -> list[tuple[str, ...]]:
     chats = []
     for number, line in enumerate(require_file(path).read_text(encoding="utf-8").splitlines(), start=1):
         try:
-            turns = json.loads(line)
-        except ValueError as error:
-            raise ValueError(f"{path}, line {number}: no list of questions and answers ({error})") from None
-        if not isinstance(turns, list) or not turns or len(turns) % 2 or not all(isinstance(t, str) for t in turns):
-            raise ValueError(f"{path}, line {number}: expected a list of questions and answers in turn, found {line}")
-        chats.append(tuple(turns))
+            chats.append(Chat(**{key: tuple(value) for key, value in json.loads(line).items()}))
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}, line {number}: no chat ({error})") from None
     return chats
 
 
-def encode_chat(tokenizer: SlowTokenizer, chat: Sequence[str]) -> Encoded:
-    """One conversation as in inference; the labels are those of its answers."""
-    turns = [user_turn(text) if i % 2 == 0 else Turn("assistant", (text,)) for i, text in enumerate(chat)]
-    return encode_conversation(tokenizer, TEMPLATE, turns)
+def encode_chat(tokenizer: SlowTokenizer, chat: Chat) -> Encoded:
+    """One conversation as in inference, pieces for symbols; the labels are those of its answers."""
+    turns = [
+        Turn("assistant", (text,)) if i % 2 else user_turn(text, num_images=int(i == 0 and chat.given is not None))
+        for i, text in enumerate(chat.turns)
+    ]
+    if chat.drawn is None:
+        ids, labels = encode_conversation(tokenizer, TEMPLATE, turns)
+    else:
+        prompt, _ = encode_conversation(tokenizer, TEMPLATE, [*turns, Turn("assistant", ("",))])
+        answer = [*_pieces(chat.drawn), prompt[-1]]  # a drawing ends as a text does
+        ids, labels = [*prompt[:-1], *answer], [IGNORED_LABEL] * (len(prompt) - 1) + answer
+    if chat.given is None:
+        return ids, labels
+    place, given = ids.index(IMAGE_PLACEHOLDER), _pieces(chat.given)
+    ignored = [IGNORED_LABEL] * len(given)
+    return [*ids[:place], *given, *ids[place + 1 :]], [*labels[:place], *ignored, *labels[place + 1 :]]
+
+
+def _pieces(symbols: Sequence[int]) -> list[int]:
+    return [_FIRST_PIECE + symbol for symbol in symbols]
 
 
 class Repeats:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -16,6 +15,8 @@ from healthgpt.data.phantoms.source import PATIENTS_NAME, TEXT_KIND
 from healthgpt.data.phantoms.subjects import FINDINGS
 from healthgpt.data.records import IMAGE_MARK, RecordFile
 from healthgpt.files import write_atomically
+from healthgpt.nano.charts import charted
+from healthgpt.nano.chats import Chat, chat_line
 from healthgpt.tasks import Task, TaskType
 
 ALL_NAME, DRAWN_NAME, CHATS_NAME = "pictures.npz", "drawn.npz", "chats.jsonl"
@@ -44,10 +45,10 @@ def gather(phantoms: Path, output: Path) -> Path:
         if not (output / name).exists():
             write_atomically(output / name, partial(_write_pictures, phantoms, wanted))
     if not (output / CHATS_NAME).exists():
-        chats = sorted({json.dumps(chat) for chat in (*_chats(phantoms), *_described(phantoms))})
-        facts = {json.dumps(chat) for chat in _spoken(phantoms / Task.COMPREHENSION / f"{TEXT_KIND}.jsonl")}
+        chats = sorted({chat_line(chat) for chat in (*_chats(phantoms), *_described(phantoms), *charted(phantoms))})
+        facts = {chat_line(chat) for chat in _spoken(phantoms / Task.COMPREHENSION / f"{TEXT_KIND}.jsonl")}
         chats += sorted(facts) * _FACTS_COUNT
-        text = "".join(chats[i] + "\n" for i in np.random.default_rng(0).permutation(len(chats)))
+        text = "".join(chats[i] for i in np.random.default_rng(0).permutation(len(chats)))
         write_atomically(output / CHATS_NAME, partial(Path.write_text, data=text, encoding="utf-8"))
     return output
 
@@ -86,7 +87,7 @@ def caption(patient: dict[str, Any], modality: str) -> str:
     return " ".join(words)
 
 
-def _described(phantoms: Path) -> Iterator[list[str]]:
+def _described(phantoms: Path) -> Iterator[Chat]:
     """Conversations about an image that words stand for: what is asked has to be compared with what is there.
 
     The words come several times, as an image, too, says a thing in many of its patches.
@@ -100,10 +101,10 @@ def _described(phantoms: Path) -> Iterator[list[str]]:
                 turns = [turn["value"] for turn in record["conversations"]]
                 seen = caption(patients[facts["patient"]], facts["modality"])
                 repeated = "\n".join([seen] * int(random.integers(1, _MOST_CAPTIONS + 1)))
-                yield [turns[0].replace(IMAGE_MARK, repeated), *turns[1:]]
+                yield Chat(turns=(turns[0].replace(IMAGE_MARK, repeated), *turns[1:]))
 
 
-def _chats(phantoms: Path) -> Iterator[list[str]]:
+def _chats(phantoms: Path) -> Iterator[Chat]:
     """Questions and answers without their images; instructions with a reply, or the report that they are made of."""
     for path in sorted((phantoms / Task.COMPREHENSION).glob("*.jsonl")):
         yield from _spoken(path)
@@ -115,11 +116,11 @@ def _chats(phantoms: Path) -> Iterator[list[str]]:
         for record in RecordFile(path):
             question = record["conversations"][0]["value"].removeprefix(IMAGE_MARK).strip()
             facts = record["metadata"]
-            yield [question, _REPLIES.get(facts["kind"]) or reports[facts["patient"]]]
+            yield Chat(turns=(question, _REPLIES.get(facts["kind"]) or reports[facts["patient"]]))
 
 
-def _spoken(records: Path) -> Iterator[list[str]]:
+def _spoken(records: Path) -> Iterator[Chat]:
     """Every question of a file of records with its answer, without the image."""
     for record in RecordFile(records):
         turns = [turn["value"].removeprefix(IMAGE_MARK).strip() for turn in record["conversations"]]
-        yield from ([question, answer] for question, answer in zip(turns[::2], turns[1::2], strict=True))
+        yield from (Chat(turns=pair) for pair in zip(turns[::2], turns[1::2], strict=True))

@@ -36,7 +36,7 @@ class BaseSettings(PartSettings):
         answers_only: part of the chats of which the answers alone are to be learned, and not the questions too.
     """
 
-    steps: int = 2800
+    steps: int = 4000
     batch_size: int = 24
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -45,8 +45,8 @@ class BaseSettings(PartSettings):
     layers: int = 4
     heads: int = 8
     mlp: int = 768
-    repeats: float = 0.5
-    answers_only: float = 0.5
+    repeats: float = 0.3
+    answers_only: float = 0.75
     shortest: int = 8
     longest: int = 64
     score_every: int = 100
@@ -124,7 +124,7 @@ def train_base(data: Path, output: Path, settings: BaseSettings = BaseSettings()
 def _part(data: Path, output: Path, settings: BaseSettings, folder: Path) -> Part:
     """Everything up to the training; the tokenizer, which is the same at every try, is written into `folder`."""
     chats = read_chats(data)
-    sentences = sorted({text for chat in chats for text in chat})
+    sentences = sorted({text for chat in chats for text in chat.turns})
     if not sentences:
         raise ValueError(f"{data}: no chats in it")
     system = TEMPLATE.system.partition("\n")[2].removesuffix(TEMPLATE.end)
@@ -138,7 +138,7 @@ def _part(data: Path, output: Path, settings: BaseSettings, folder: Path) -> Par
         for block in base.model.layers:
             block.compile(dynamic=True)
     model = BaseInTraining(base)
-    encoded = [(encode_chat(tokenizer, chat), tokenizer.encode_segment(chat[-2])) for chat in chats]
+    encoded = [(encode_chat(tokenizer, chat), tokenizer.encode_segment(chat.turns[0])) for chat in chats]
     cut = len(encoded) - max(1, len(encoded) // 50)
     repeats = Repeats(tokenizer, settings.shortest, settings.longest)
     batches, held_out = (ChatBatches(part, repeats, settings, first_added) for part in (encoded[:cut], encoded[cut:]))

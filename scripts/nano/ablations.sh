@@ -21,6 +21,8 @@ COUNT=${COUNT:-200}
 PATIENTS=8400
 data=$OUTPUT/data
 mkdir -p "$data"
+compile=false
+! command -v g++ >/dev/null || compile=true # see build.sh
 declare -A steps=([stage1_comprehension]=60 [stage1_generation]=400 [stage2_fusion]=60 [stage3_comprehension]=500
     [stage3_generation]=400 [mixed]=1420)
 stages="stage1_comprehension stage1_generation stage2_fusion stage3_comprehension stage3_generation"
@@ -33,7 +35,7 @@ train() {
     [ "$stage" != mixed ] || { config=stage3_generation; set -- --mixed "$@"; }
     healthgpt train --config "configs/train/nano/$config.yaml" --output_root "$folder" --data "$mixture" --seed "$seed" \
         --max_steps "${steps[$stage]}" --base "$PARTS/base" --vit "$PARTS/vit" --vqgan "$PARTS/vqgan" \
-        --vq_indices "$data/vq_indices" "$@" >>"$folder/log.txt" 2>&1
+        --vq_indices "$data/vq_indices" --compile "$compile" "$@" >>"$folder/log.txt" 2>&1
 }
 
 # variant NAME SEED STAGES FLAGS...: trains and scores one model.

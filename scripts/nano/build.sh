@@ -17,6 +17,9 @@ data=$OUTPUT/data
 parts=$OUTPUT/parts
 mkdir -p "$data" "$parts" "$OUTPUT/logs"
 started=$SECONDS
+# Compiled blocks take little more than half of the time; on a CPU they need a C++ compiler.
+compile=false
+! command -v g++ >/dev/null || compile=true
 
 say() { printf '== %s (%d min)\n' "$1" $(((SECONDS - started) / 60)) | tee -a "$OUTPUT/logs/build.log" >&2; }
 
@@ -38,7 +41,9 @@ train_vqgan() {
 }
 
 train_readers() {
-    python -m healthgpt.nano base --data "$data/chats.jsonl" --output "$parts" 2>&1 | tee -a "$OUTPUT/logs/base.log"
+    local flags=()
+    [ "$compile" = false ] || flags=(--compile)
+    python -m healthgpt.nano base --data "$data/chats.jsonl" --output "$parts" ${flags[@]+"${flags[@]}"} 2>&1 | tee -a "$OUTPUT/logs/base.log"
     python -m healthgpt.nano vit --data "$data/pictures.npz" --output "$parts" 2>&1 | tee -a "$OUTPUT/logs/vit.log"
 }
 
@@ -47,7 +52,7 @@ stage() {
     local codes=()
     [[ $1 == *comprehension ]] || codes=(--vq_indices "$data/vq_indices")
     healthgpt train --config "configs/train/nano/$1.yaml" --output_root "$OUTPUT" --data "$data/$1.yaml" \
-        --base "$parts/base" --vit "$parts/vit" --vqgan "$parts/vqgan" "${codes[@]}" 2>&1 | tee -a "$OUTPUT/logs/$1.log"
+        --base "$parts/base" --vit "$parts/vit" --vqgan "$parts/vqgan" --compile "$compile" ${codes[@]+"${codes[@]}"} 2>&1 | tee -a "$OUTPUT/logs/$1.log"
 }
 stage1_comprehension() { stage stage1_comprehension; }
 stage1_generation() { stage stage1_generation; }

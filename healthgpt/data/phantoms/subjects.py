@@ -36,6 +36,16 @@ SUBJECTS: Mapping[str, Draw] = {
 MODALITIES = ("CT", "MRI", "X-ray", "ultrasound", "OCT", "fundus photography", "microscopy")
 ORGANS = ("brain", "pelvis", "chest", "liver", "gallbladder", "retina", "colon", "blood")
 PLANES = ("axial", "frontal")
+# The modalities in which each subject is imaged.
+IMAGED: Mapping[str, tuple[str, ...]] = {
+    "brain": ("CT", "MRI"),
+    "pelvis": ("CT", "MRI"),
+    "chest": ("X-ray",),
+    "ultrasound": ("ultrasound",),
+    "OCT": ("OCT",),
+    "fundus": ("fundus photography",),
+    "microscopy": ("microscopy",),
+}
 # By organ and subject.
 FINDINGS: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("brain", "brain"): brain.FINDINGS,
