@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -152,6 +153,7 @@ def _arguments(
     on_cpu = choose_device(config.device).type == "cpu"
     arguments = TrainingArguments(
         output_dir=str(config.output_dir),
+        disable_tqdm=not sys.stderr.isatty(),  # in a file a progress bar is thousands of lines
         per_device_train_batch_size=config.per_device_batch_size,
         per_device_eval_batch_size=config.per_device_batch_size,
         gradient_accumulation_steps=accumulation,
