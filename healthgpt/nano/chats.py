@@ -45,6 +45,11 @@ class Chat:
         if not self.turns or len(self.turns) != 2 * answers - bool(self.drawn):
             raise ValueError(f"expected questions and answers in turn, found {list(self.turns)}")
 
+    @property
+    def last_question(self) -> str:
+        """What the last answer, or the drawing, answers."""
+        return self.turns[-1] if self.drawn else self.turns[-2]
+
 
 def chat_line(chat: Chat) -> str:
     """A chat as a line of a file: JSON, what it does not have left out."""

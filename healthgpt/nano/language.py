@@ -21,7 +21,7 @@ from healthgpt.tokenization import load_tokenizer
 NAME = "base"
 _TAIL = 32  # tokens of a question, at most, between a sequence and its repetition
 _SYSTEM_COUNT = (
-    1000  # how often the tokenizer's text has the system prompt, which is in every example: it takes few pieces
+    1000  # times that the tokenizer reads the system prompt: it is in every example, and should be few pieces
 )
 _SCORED_CHATS, _SCORED_REPEATS, _SCORED_AT_ONCE = 128, 64, 32
 
@@ -138,7 +138,7 @@ def _part(data: Path, output: Path, settings: BaseSettings, folder: Path) -> Par
         for block in base.model.layers:
             block.compile(dynamic=True)
     model = BaseInTraining(base)
-    encoded = [(encode_chat(tokenizer, chat), tokenizer.encode_segment(chat.turns[0])) for chat in chats]
+    encoded = [(encode_chat(tokenizer, chat), tokenizer.encode_segment(chat.last_question)) for chat in chats]
     cut = len(encoded) - max(1, len(encoded) // 50)
     repeats = Repeats(tokenizer, settings.shortest, settings.longest)
     batches, held_out = (ChatBatches(part, repeats, settings, first_added) for part in (encoded[:cut], encoded[cut:]))
