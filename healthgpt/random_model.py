@@ -49,6 +49,7 @@ class RandomShape:
         vision_width, vision_layers, image_side: of the ViT, with patches of 14 pixels.
         ranks: merged H-LoRA rank per task.
         num_experts: E.
+        init_std: of the LLM's random weights.
         num_codes: N, codes of the VQGAN, whose images have a side of `drawing_side` pixels (f = 8).
     """
 
@@ -58,6 +59,7 @@ class RandomShape:
     kv_heads: int = 4
     mlp: int = 128
     vocabulary: int = 512
+    init_std: float = 0.02
     vision_width: int = 48
     vision_layers: int = 4
     image_side: int = 56
@@ -109,6 +111,7 @@ def new_base(folder: Path, shape: RandomShape, first_added: int) -> PreTrainedMo
         num_attention_heads=shape.heads,
         num_key_value_heads=shape.kv_heads,
         vocab_size=max(shape.vocabulary, first_added + len(ADDED_TOKENS)),
+        initializer_range=shape.init_std,
         sliding_window=2047,
         bos_token_id=1,
         eos_token_id=end_of_text,

@@ -19,13 +19,14 @@ from healthgpt.nano.__main__ import main
 from healthgpt.nano.chats import TEMPLATE, Chat, Repeats, encode_chat, read_chats
 from healthgpt.nano.codebook import Codebook
 from healthgpt.nano.gather import caption, gather
+from healthgpt.nano.lists import listed, words_of
+from healthgpt.nano.optimizer import MuonWithAdamW
 from healthgpt.nano.pack import pack
 from healthgpt.nano.pictures import read_pictures
 from healthgpt.nano.similarity import ssim
+from healthgpt.nano.sketches import sketch
 from healthgpt.nano.vqgan import VQGANSettings, train_vqgan
-from healthgpt.processor import IMAGE_PLACEHOLDER, encode_conversation
 from healthgpt.shipped import CHECKSUMS_NAME, check_files
-from healthgpt.templates import Turn, user_turn
 from healthgpt.tokenization import Span, load_tokenizer
 from taming_transformers import load_vqgan
 
@@ -62,32 +63,38 @@ def test_chats_hold_every_question_and_the_reports_that_are_drawn(data):
     assert not any("<image>" in text for chat in chats for text in chat.turns)
 
 
-def test_charts_say_what_is_where(data):
-    charts = [chat for chat in read_chats(data / "chats.jsonl") if chat.given or chat.drawn]
-    assert all(len(chart) == 64 for chat in charts for chart in (chat.given, chat.drawn) if chart)
-    converted = [chat for chat in charts if chat.given and chat.drawn and "into" in chat.turns[0]]
-    assert {len(set(chat.given)) for chat in converted} == {1, 2}  # healthy, or with a lesion
-    for chat in converted:
-        assert chat.given != chat.drawn
-        given, drawn = ([symbol == chart[0] for symbol in chart] for chart in (chat.given, chat.drawn))
-        assert given == drawn  # a lesion is in the same place
-    left = [chat for chat in charts if chat.drawn and not chat.given and " left " in chat.turns[0]]
+def test_lists_ask_for_words_that_are_there_and_for_others():
+    assert words_of(["Is there a cyst?", "CT of the cyst : large"]) == ["cyst", "large", "the", "there"]
+    words = ["adenoma", "bone", "colon", "drusen", "edema", "fundus", "gland", "heart"]
+    answers = []
+    for chat in listed(words, 20):
+        given, first = chat.turns[0].split("\n")
+        asked = [word for question in (first, *chat.turns[2::2]) for word in words if word in question]
+        assert len(asked) == len(set(asked)) == len(chat.turns) // 2
+        assert [answer == "Yes" for answer in chat.turns[1::2]] == [word in given for word in asked]
+        answers += chat.turns[1::2]
+    assert answers.count("Yes") == answers.count("No")
+
+
+def test_a_sketch_says_what_the_report_says(data):
+    drawn = [chat for chat in read_chats(data / "chats.jsonl") if chat.drawn]
+    assert drawn
+    assert all(len(chat.drawn) == 64 for chat in drawn)
+    left = [chat for chat in drawn if " left " in chat.turns[0]]
     assert left
     for chat in left:
-        columns = [i % 8 for i, symbol in enumerate(chat.drawn) if symbol != chat.drawn[0]]
-        assert min(columns) >= 3  # the patient's left is on the right
+        columns = {i % 8 for i, symbol in enumerate(chat.drawn) if symbol}
+        assert columns == {4, 5, 6, 7}  # the patient's left is on the right
+    nodule = {"name": "nodule", "side": "right", "size": "small", "count": 1}
+    symbols = set(sketch(nodule))
+    assert len(symbols) == 2
+    assert [bool(symbol) for symbol in sketch(nodule)] == [False] * 32 + [True, True, True, True, False, False, False, False] * 4
+    assert all(sketch({"name": "cardiomegaly", "side": None, "size": None, "count": 1}))
+    assert not any(sketch(None))
 
 
-def test_a_chart_stands_where_an_image_will(random_folder):
+def test_a_sketch_is_an_answer_in_pieces(random_folder):
     tokenizer = load_tokenizer(random_folder / "base")
-    turns = ("Is this normal?", "Yes")
-    ids, labels = encode_chat(tokenizer, Chat(turns=turns, given=(0, 1, 2)))
-    expected, expected_labels = encode_conversation(
-        tokenizer, TEMPLATE, [user_turn(turns[0], num_images=1), Turn("assistant", (turns[1],))]
-    )
-    place = expected.index(IMAGE_PLACEHOLDER)
-    assert [*ids[:place], IMAGE_PLACEHOLDER, *ids[place + 3 :]] == expected
-    assert [label for label in labels if label != -100] == [label for label in expected_labels if label != -100]
     ids, labels = encode_chat(tokenizer, Chat(turns=("Draw it.",), drawn=(5, 6)))
     drawn = [label for label in labels if label != -100]
     assert drawn[1] - drawn[0] == 1
@@ -139,6 +146,33 @@ def test_repeats_are_chats_whose_answer_is_their_question(data, random_folder):
 
 def train(part: str, source: Path, output: Path, *flags: str) -> None:
     assert main([part, "--data", str(source), "--output", str(output), *flags]) == 0
+
+
+def test_two_optimizers_are_one_for_schedules_and_checkpoints():
+    def made():
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Embedding(8, 4), torch.nn.Linear(4, 4))
+        return model, MuonWithAdamW(model, model[1], learning_rate=0.1, weight_decay=0.0)
+
+    def step(model, optimizer):
+        model(torch.arange(8)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    model, optimizer = made()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    step(model, optimizer)
+    assert all(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    again, theirs = made()
+    again.load_state_dict(model.state_dict())
+    theirs.load_state_dict(optimizer.state_dict())
+    step(model, optimizer)
+    step(again, theirs)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
+    for group in theirs.param_groups:
+        group["lr"] = 0.0
+    step(again, theirs)
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())
 
 
 @pytest.mark.slow

@@ -6,7 +6,6 @@ Legend: B batch, L tokens.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,8 +13,8 @@ import torch
 from torch import Tensor
 
 from healthgpt.files import require_file
-from healthgpt.processor import IGNORED_LABEL, IMAGE_PLACEHOLDER, encode_conversation
-from healthgpt.templates import TEMPLATES, Turn, user_turn
+from healthgpt.processor import IGNORED_LABEL, encode_conversation
+from healthgpt.templates import TEMPLATES, Turn
 from healthgpt.tokenization import SlowTokenizer, Span
 
 TEMPLATE = TEMPLATES["phi3_instruct"]
@@ -28,16 +27,14 @@ Encoded = tuple[list[int], list[int]]  # token ids and labels
 
 @dataclass(frozen=True, kw_only=True)
 class Chat:
-    """One conversation, perhaps about a chart, which is symbols in place of an image (`charts.py`).
+    """One conversation.
 
     Attributes:
         turns: question, answer, question, ...; of a drawing the instruction alone.
-        given: the symbols (from 0) of the first question's image; None without one.
-        drawn: the symbols that are the answer to an instruction; None where the answers are text.
+        drawn: the symbols (from 0) that are the answer to an instruction (`sketches.py`); None where answers are text.
     """
 
     turns: tuple[str, ...]
-    given: tuple[int, ...] | None = None
     drawn: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
@@ -73,25 +70,13 @@ def read_chats(path: Path) -> list[Chat]:
 
 def encode_chat(tokenizer: SlowTokenizer, chat: Chat) -> Encoded:
     """One conversation as in inference, pieces for symbols; the labels are those of its answers."""
-    turns = [
-        Turn("assistant", (text,)) if i % 2 else user_turn(text, num_images=int(i == 0 and chat.given is not None))
-        for i, text in enumerate(chat.turns)
-    ]
+    turns = [Turn("assistant" if i % 2 else "user", (text,)) for i, text in enumerate(chat.turns)]
     if chat.drawn is None:
-        ids, labels = encode_conversation(tokenizer, TEMPLATE, turns)
-    else:
-        prompt, _ = encode_conversation(tokenizer, TEMPLATE, [*turns, Turn("assistant", ("",))])
-        answer = [*_pieces(chat.drawn), prompt[-1]]  # a drawing ends as a text does
-        ids, labels = [*prompt[:-1], *answer], [IGNORED_LABEL] * (len(prompt) - 1) + answer
-    if chat.given is None:
-        return ids, labels
-    place, given = ids.index(IMAGE_PLACEHOLDER), _pieces(chat.given)
-    ignored = [IGNORED_LABEL] * len(given)
-    return [*ids[:place], *given, *ids[place + 1 :]], [*labels[:place], *ignored, *labels[place + 1 :]]
-
-
-def _pieces(symbols: Sequence[int]) -> list[int]:
-    return [_FIRST_PIECE + symbol for symbol in symbols]
+        return encode_conversation(tokenizer, TEMPLATE, turns)
+    prompt, _ = encode_conversation(tokenizer, TEMPLATE, [*turns, Turn("assistant", ("",))])
+    pieces = (_FIRST_PIECE + symbol for symbol in chat.drawn)
+    answer = [*pieces, prompt[-1]]  # a drawing ends as a text does
+    return [*prompt[:-1], *answer], [IGNORED_LABEL] * (len(prompt) - 1) + answer
 
 
 class Repeats:

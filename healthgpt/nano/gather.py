@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -15,16 +16,18 @@ from healthgpt.data.phantoms.source import PATIENTS_NAME, TEXT_KIND
 from healthgpt.data.phantoms.subjects import FINDINGS
 from healthgpt.data.records import IMAGE_MARK, RecordFile
 from healthgpt.files import write_atomically
-from healthgpt.nano.charts import charted
 from healthgpt.nano.chats import Chat, chat_line
+from healthgpt.nano.lists import listed, words_of
+from healthgpt.nano.sketches import sketched
 from healthgpt.tasks import Task, TaskType
 
 ALL_NAME, DRAWN_NAME, CHATS_NAME = "pictures.npz", "drawn.npz", "chats.jsonl"
 # What is drawn, the VQGAN learns.
 DRAWN = ("CT", "MRI", "X-ray")
 _CLASSES = {name: i for i, name in enumerate(((*key, f) for key, found in FINDINGS.items() for f in found), start=1)}
-_MOST_CAPTIONS = 2
-_FACTS_COUNT = 40  # how often a fact that needs no image is there: they are few beside the rest
+_MOST_CAPTIONS, _MOST_QUESTIONS = 2, 8  # of one image
+# How often a fact that needs no image is there, and a sketch: they are few beside the rest.
+_FACTS_COUNT, _SKETCHES_COUNT = 40, 3
 # What a model that cannot draw yet says to an instruction.
 _REPLIES = {
     TaskType.CT_TO_MRI: "Here is the MRI.",
@@ -45,7 +48,11 @@ def gather(phantoms: Path, output: Path) -> Path:
         if not (output / name).exists():
             write_atomically(output / name, partial(_write_pictures, phantoms, wanted))
     if not (output / CHATS_NAME).exists():
-        chats = sorted({chat_line(chat) for chat in (*_chats(phantoms), *_described(phantoms), *charted(phantoms))})
+        described = list(_described(phantoms))
+        lists = listed(words_of(text for chat in described for text in chat.turns), len(described) // 2)
+        told = (*_chats(phantoms), *described, *lists)
+        chats = sorted({chat_line(chat) for chat in told})
+        chats += sorted(chat_line(chat) for chat in sketched(phantoms)) * _SKETCHES_COUNT
         facts = {chat_line(chat) for chat in _spoken(phantoms / Task.COMPREHENSION / f"{TEXT_KIND}.jsonl")}
         chats += sorted(facts) * _FACTS_COUNT
         text = "".join(chats[i] for i in np.random.default_rng(0).permutation(len(chats)))
@@ -88,20 +95,24 @@ def caption(patient: dict[str, Any], modality: str) -> str:
 
 
 def _described(phantoms: Path) -> Iterator[Chat]:
-    """Conversations about an image that words stand for: what is asked has to be compared with what is there.
+    """A conversation about every image, words in its place: what is asked has to be compared with what is there.
 
-    The words come several times, as an image, too, says a thing in many of its patches.
+    The words come once or twice, as an image, too, says a thing in many of its patches.
     """
     patients = {patient["id"]: patient for patient in RecordFile(phantoms / PATIENTS_NAME)}
-    random = np.random.default_rng(0)
+    questions: dict[tuple[str, str], list[list[str]]] = defaultdict(list)
     for path in sorted((phantoms / Task.COMPREHENSION).glob("*.jsonl")):
         for record in RecordFile(path):
-            facts = record["metadata"]
-            if facts.get("patient"):
-                turns = [turn["value"] for turn in record["conversations"]]
-                seen = caption(patients[facts["patient"]], facts["modality"])
-                repeated = "\n".join([seen] * int(random.integers(1, _MOST_CAPTIONS + 1)))
-                yield Chat(turns=(turns[0].replace(IMAGE_MARK, repeated), *turns[1:]))
+            facts, turns = record["metadata"], [turn["value"] for turn in record["conversations"]]
+            if facts.get("patient") and len(turns) == 2:
+                asked = turns[0].removeprefix(IMAGE_MARK).strip()
+                questions[facts["patient"], facts["modality"]].append([asked, turns[1]])
+    random = np.random.default_rng(0)
+    for (patient, modality), pairs in questions.items():
+        chosen = [pairs[i] for i in random.permutation(len(pairs))[:_MOST_QUESTIONS]]
+        seen = [caption(patients[patient], modality)] * int(random.integers(1, _MOST_CAPTIONS + 1))
+        first, *turns = (text for pair in chosen for text in pair)
+        yield Chat(turns=("\n".join([*seen, first]), *turns))
 
 
 def _chats(phantoms: Path) -> Iterator[Chat]:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, set_seed
 
 from healthgpt.nano.chats import TEMPLATE, Encoded, Repeats, encode_chat, padded, read_chats
+from healthgpt.nano.optimizer import MuonWithAdamW
 from healthgpt.nano.part import Part, PartSettings, finished, round_to_half, train_part
 from healthgpt.phi3_tokenizer import write_phi3_tokenizer
 from healthgpt.processor import IGNORED_LABEL
@@ -32,20 +33,20 @@ class BaseSettings(PartSettings):
 
     Attributes:
         vocabulary: pieces of the tokenizer, bytes included and added tokens not.
-        repeats: part of the examples that are sequences to be repeated, of `shortest` to `longest` pieces.
+        repeats: part of the batches that are sequences to be repeated, of `shortest` to `longest` pieces.
         answers_only: part of the chats of which the answers alone are to be learned, and not the questions too.
     """
 
-    steps: int = 4000
+    steps: int = 3000
     batch_size: int = 24
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     vocabulary: int = 1000
     width: int = 256
     layers: int = 4
-    heads: int = 8
+    heads: int = 4
     mlp: int = 768
-    repeats: float = 0.3
+    repeats: float = 0.2
     answers_only: float = 0.75
     shortest: int = 8
     longest: int = 64
@@ -55,7 +56,13 @@ class BaseSettings(PartSettings):
     def shape(self) -> RandomShape:
         """The LLM's sizes; its vocabulary is as large as the tokenizer's."""
         return RandomShape(
-            width=self.width, layers=self.layers, heads=self.heads, kv_heads=self.heads, mlp=self.mlp, vocabulary=0
+            width=self.width,
+            layers=self.layers,
+            heads=self.heads,
+            kv_heads=self.heads,
+            mlp=self.mlp,
+            vocabulary=0,
+            init_std=self.width**-0.5,
         )
 
 
@@ -80,7 +87,7 @@ class BaseInTraining(nn.Module):
 
 
 class ChatBatches:
-    """Batches from places in a list of chats: some chats give way to a sequence to be repeated.
+    """Batches from places in a list of chats; some batches give way to sequences to be repeated.
 
     Attributes:
         chats: encoded, with the ids of the last question beside them.
@@ -93,7 +100,8 @@ class ChatBatches:
         self._pad_id = pad_id
 
     def __call__(self, places: list[int]) -> dict[str, Tensor]:
-        examples = [self._example(place, bool(torch.rand(()) < self._settings.repeats)) for place in places]
+        repeated = bool(torch.rand(()) < self._settings.repeats)
+        examples = [self._example(place, repeated) for place in places]
         return padded(examples, self._pad_id, self._settings.max_length)
 
     def fixed(self, places: list[int], repeated: bool) -> dict[str, Tensor]:
@@ -152,6 +160,10 @@ def _part(data: Path, output: Path, settings: BaseSettings, folder: Path) -> Par
         collate=batches,
         score=lambda: score_base(model, held_out),
         write=lambda target: write_base(base, folder, target),
+        optimizer=MuonWithAdamW(
+            model, base.model.layers, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
+        ),
+        lengths=[len(ids) for (ids, _), _ in encoded[:cut]],
     )
 
 

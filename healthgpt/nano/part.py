@@ -15,9 +15,11 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.utils.data import Dataset
+from torch.optim import Optimizer
+from torch.utils.data import Dataset, Sampler
 from transformers import PrinterCallback, Trainer, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 logger = logging.getLogger(__name__)
 
@@ -70,6 +72,8 @@ class Part:
         num_examples: of training; `collate` gets lists of their places.
         score: figures on held-out data; it finds the model in evaluation mode.
         write: writes the final folder's files.
+        optimizer: where it is not AdamW.
+        lengths: tokens of every example, where batches are to be of examples of about one length.
     """
 
     name: str
@@ -81,6 +85,8 @@ class Part:
     collate: Callable[[list[int]], Mapping[str, Tensor]]
     score: Callable[[], dict[str, float]]
     write: Callable[[Path], object]
+    optimizer: Optimizer | None = None
+    lengths: list[int] | None = None
 
 
 class PartTrainer(Trainer):
@@ -93,6 +99,7 @@ class PartTrainer(Trainer):
             data_collator=part.collate,
             train_dataset=Places(part.num_examples),
             eval_dataset=Places(1),  # the library wants one; `evaluate` below does not look at it
+            optimizers=(part.optimizer, None),
         )
         self.remove_callback(PrinterCallback)
         self._part = part
@@ -102,6 +109,13 @@ class PartTrainer(Trainer):
         """Trains; the clock starts here and not while data were read."""
         self._clock = time.monotonic()
         return super().train(*args, **kwargs)
+
+    def _get_train_sampler(self, train_dataset: Dataset[int] | None = None) -> Sampler[int] | None:
+        lengths = self._part.lengths
+        if lengths is None:
+            return super()._get_train_sampler(train_dataset)
+        generator = torch.Generator().manual_seed(self.args.data_seed)
+        return LengthGroupedSampler(self.args.train_batch_size, lengths=lengths, generator=generator)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """The part's figures on its held-out data."""

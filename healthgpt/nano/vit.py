@@ -5,6 +5,7 @@ Legend: B batch, S side, P patches, T tokens of a caption, K classes of findings
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,7 +20,8 @@ from healthgpt.nano.pictures import Pictures, moved, read_pictures
 from healthgpt.random_model import CLIP_MEAN, CLIP_STD, save_vit
 
 NAME = "vit"
-_READ_LAYER = -2  # of hidden_states, whose patches the language model reads
+# Of hidden_states, whose patches the language model reads: to draw, and to answer.
+_CONCRETE_LAYER, _ABSTRACT_LAYER = 1, -2
 _SCORED_AT_ONCE = 96
 
 
@@ -45,7 +47,7 @@ class ViTSettings(PartSettings):
     text_length: int = 64
     text_vocabulary: int = 1000
     cover: float = 0.15
-    patch_weight: float = 1.0
+    patch_weight: float = 2.0
     picture_weight: float = 0.5
     shift: int = 3
 
@@ -74,7 +76,10 @@ class ViTSettings(PartSettings):
 
 
 class ViTInTraining(nn.Module):
-    """CLIP and two linear heads on the patches that the language model will read; only the vision tower stays."""
+    """CLIP and linear heads on the patches that the language model will read; only the vision tower stays.
+
+    Lesions have to show in the concrete features too: without a head there, a linear look at them found a fifth.
+    """
 
     class_weights: Tensor
 
@@ -83,7 +88,8 @@ class ViTInTraining(nn.Module):
         self.settings = settings
         self.clip = CLIPModel(settings.config(pictures.images.shape[1], captions))
         self.clip.set_attn_implementation("eager")  # for so few positions, on a CPU, 40 % faster than the fused one
-        self.patch_head = nn.Linear(settings.width, num_classes)
+        self.concrete_head = nn.Linear(settings.width, num_classes)
+        self.abstract_head = nn.Linear(settings.width, num_classes)
         self.picture_head = nn.Linear(settings.width, num_classes)
         targets = self.patch_targets(pictures.lesions, pictures.kinds)
         counts = torch.bincount(targets.flatten(), minlength=num_classes).float().clamp(min=1)
@@ -99,17 +105,19 @@ class ViTInTraining(nn.Module):
         same = (texts[:, None] == texts[None, :]).float()
         same = same / same.sum(dim=1, keepdim=True)
         contrastive = (F.cross_entropy(logits, same) + F.cross_entropy(logits.T, same)) / 2
-        targets = self.patch_targets(both[:, 3], kinds)
-        patch_loss = F.cross_entropy(patch_logits.flatten(0, 1).float(), targets.flatten(), weight=self.class_weights)
+        targets = self.patch_targets(both[:, 3], kinds).expand(2, -1, -1)
+        patch_loss = F.cross_entropy(patch_logits.flatten(0, 2).float(), targets.flatten(), weight=self.class_weights)
         picture_loss = F.cross_entropy(picture_logits.float(), kinds)
         settings = self.settings
         return {"loss": contrastive + settings.patch_weight * patch_loss + settings.picture_weight * picture_loss}
 
     def look(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 3, S, S) -> pooled features (B, width), logits of the patches (B, P, K) and of the pictures (B, K)."""
+        """(B, 3, S, S) -> pooled features (B, width), logits of the concrete and the abstract patches (2, B, P, K) and of
+        the pictures (B, K)."""
         seen = self.clip.vision_model(pixels, output_hidden_states=True)
-        patches = seen.hidden_states[_READ_LAYER][:, 1:]
-        return seen.pooler_output, self.patch_head(patches), self.picture_head(patches.mean(dim=1))
+        concrete, abstract = (seen.hidden_states[layer][:, 1:] for layer in (_CONCRETE_LAYER, _ABSTRACT_LAYER))
+        patch_logits = torch.stack([self.concrete_head(concrete), self.abstract_head(abstract)])
+        return seen.pooler_output, patch_logits, self.picture_head(abstract.mean(dim=1))
 
     def matches(self, pooled: Tensor, ids: Tensor) -> Tensor:
         """(B, width) and (B, T) -> (B, B) cosines of pictures (rows) and captions, float32."""
@@ -169,22 +177,24 @@ def write_vit(model: ViTInTraining, folder: Path) -> None:
 
 
 def score_vit(model: ViTInTraining, pictures: Pictures, captions: CaptionTable, first: int) -> dict[str, float]:
-    """Accuracies: of patches, of those with a lesion, of pictures' findings, and of first captions among up to 96.
+    """Accuracies: of patches with a lesion, concrete and abstract, of abstract patches, of pictures' findings, and of
+    first captions among up to 96.
 
     Args:
         first: place of the first of the pictures in the table of captions.
     """
     device = model.class_weights.device
-    hits: dict[str, list[Tensor]] = {"patches": [], "lesion_patches": [], "findings": [], "captions": []}
+    hits: dict[str, list[Tensor]] = defaultdict(list)
     for start in range(0, len(pictures), _SCORED_AT_ONCE):
         places = slice(start, start + _SCORED_AT_ONCE)
         kinds = pictures.kinds[places].to(device)
         texts = captions.texts[first + start : first + start + len(kinds), 0].to(device)
         pooled, patch_logits, picture_logits = model.look(as_clip_pixels(pictures.images[places].to(device)))
         targets = model.patch_targets(pictures.lesions[places].to(device), kinds)
-        right = patch_logits.argmax(dim=2) == targets
-        hits["patches"].append(right.flatten())
-        hits["lesion_patches"].append(right[targets > 0])
+        right = patch_logits.argmax(dim=-1) == targets
+        hits["patches"].append(right[1].flatten())
+        hits["concrete_lesion_patches"].append(right[0, targets > 0])
+        hits["lesion_patches"].append(right[1, targets > 0])
         hits["findings"].append(picture_logits.argmax(dim=1) == kinds)
         matched = model.matches(pooled, captions.tokens(texts.cpu()).to(device)).argmax(dim=1)
         hits["captions"].append(texts[matched] == texts)
