@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +89,7 @@ def test_a_sketch_says_what_the_report_says(data):
     nodule = {"name": "nodule", "side": "right", "size": "small", "count": 1}
     symbols = set(sketch(nodule))
     assert len(symbols) == 2
-    assert [bool(symbol) for symbol in sketch(nodule)] == [False] * 32 + [True, True, True, True, False, False, False, False] * 4
+    assert {i for i, symbol in enumerate(sketch(nodule)) if symbol} == {i for i in range(32, 64) if i % 8 < 4}
     assert all(sketch({"name": "cardiomegaly", "side": None, "size": None, "count": 1}))
     assert not any(sketch(None))
 
@@ -165,7 +166,7 @@ def test_two_optimizers_are_one_for_schedules_and_checkpoints():
     assert all(not torch.equal(value, before[name]) for name, value in model.state_dict().items())
     again, theirs = made()
     again.load_state_dict(model.state_dict())
-    theirs.load_state_dict(optimizer.state_dict())
+    theirs.load_state_dict(deepcopy(optimizer.state_dict()))
     step(model, optimizer)
     step(again, theirs)
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in again.state_dict().items())

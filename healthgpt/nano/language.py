@@ -46,7 +46,7 @@ class BaseSettings(PartSettings):
     layers: int = 4
     heads: int = 4
     mlp: int = 768
-    repeats: float = 0.2
+    repeats: float = 0.4
     answers_only: float = 0.75
     shortest: int = 8
     longest: int = 64

@@ -112,8 +112,10 @@ class ViTInTraining(nn.Module):
         return {"loss": contrastive + settings.patch_weight * patch_loss + settings.picture_weight * picture_loss}
 
     def look(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(B, 3, S, S) -> pooled features (B, width), logits of the concrete and the abstract patches (2, B, P, K) and of
-        the pictures (B, K)."""
+        """(B, 3, S, S) -> pooled features (B, width), logits of patches (2, B, P, K) and of pictures (B, K).
+
+        The patches are the concrete and the abstract ones.
+        """
         seen = self.clip.vision_model(pixels, output_hidden_states=True)
         concrete, abstract = (seen.hidden_states[layer][:, 1:] for layer in (_CONCRETE_LAYER, _ABSTRACT_LAYER))
         patch_logits = torch.stack([self.concrete_head(concrete), self.abstract_head(abstract)])
