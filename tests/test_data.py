@@ -327,6 +327,28 @@ def _all_codes(folder):
     return Codes()
 
 
+def test_codes_in_focus_count_more(folder, maker):
+    mask = np.zeros((40, 60), np.uint8)
+    mask[12, 59] = mask[39, 0] = 1  # single pixels, in row 2, column 7 and in row 7, column 0 of 8 x 8 cells
+    Image.fromarray(mask).save(folder / "mask.png")
+    value = record(image="1.png", target_image="2.png", target_focus="mask.png")
+    drawing = parse(value, folder)
+    assert drawing.task is Task.GENERATION
+    focused = ExampleMaker(maker.processor, _all_codes(folder), 64, 512, focus_weight=5.0).make(drawing)
+    first = focused.labels.index(maker.processor.image_vocabulary.first_code_id)
+    assert [i for i, weight in enumerate(focused.weights) if weight != 1] == [first + 23, first + 56]
+    assert focused.weights[first + 23] == 5
+    batch = collate([focused, focused])
+    assert batch["label_weights"].shape == batch["labels"].shape
+    assert batch["label_weights"].sum() == batch["labels"].numel() + 16
+    assert set(ExampleMaker(maker.processor, _all_codes(folder), 64, 512).make(drawing).weights) == {1.0}
+    (folder / "mask.png").unlink()
+    with pytest.raises(BadRecordError, match=r"mask\.png: no such image"):
+        ExampleMaker(maker.processor, _all_codes(folder), 64, 512, focus_weight=5.0).make(drawing)
+    with pytest.raises(ValueError, match="target_focus of a comprehension record"):
+        parse(record(target_focus="mask.png"), folder)
+
+
 def test_targets_are_resized_without_their_aspect(folder):
     target = image_as_target(folder / "0.png", 64)
     expected = np.asarray(Image.open(folder / "0.png").convert("RGB").resize((64, 64), Image.Resampling.LANCZOS))

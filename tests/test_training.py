@@ -534,6 +534,10 @@ def test_the_loss_never_makes_full_logits_and_is_the_plain_one():
     plain.backward()
     torch.testing.assert_close(total, plain, rtol=1e-5, atol=1e-3)
     torch.testing.assert_close(gradient, hidden.grad, atol=1e-5, rtol=1e-4)
+    weights = torch.rand(2500)
+    each = torch.nn.functional.cross_entropy(head(hidden), targets, reduction="none")
+    weighted = summed_cross_entropy(hidden, targets, head, weights)
+    torch.testing.assert_close(weighted, (weights * each).sum(), rtol=1e-5, atol=1e-3)
 
 
 def test_overrides_are_flags():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from torch.utils.data import Dataset
 from healthgpt.data.mixture import Mixture
 from healthgpt.data.records import Record
 from healthgpt.data.vq_indices import VQIndices
-from healthgpt.processor import IGNORED_LABEL, HealthGPTProcessor
+from healthgpt.processor import IGNORED_LABEL, HealthGPTProcessor, mask_as_cells
 from healthgpt.tasks import Task
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Example:
 
     Attributes:
         ids, labels: expanded (one placeholder per patch); labels are -100 outside the answers.
+        weights: how much each label counts.
         pixels: (N, 3, S, S) or None.
     """
 
@@ -46,6 +48,7 @@ class Example:
     task: Task
     ids: list[int]
     labels: list[int]
+    weights: list[float]
     pixels: Tensor | None
 
 
@@ -54,18 +57,28 @@ class ExampleMaker:
 
     Args:
         num_codes: how many codes a drawing has; None refuses drawings.
+        focus_weight: how often a code counts whose cell the record's focus touches.
     """
 
-    def __init__(self, processor: HealthGPTProcessor, codes: VQIndices | None, num_codes: int | None, max_length: int):
+    def __init__(
+        self,
+        processor: HealthGPTProcessor,
+        codes: VQIndices | None,
+        num_codes: int | None,
+        max_length: int,
+        focus_weight: float = 1.0,
+    ):
         self.processor = processor
         self.codes = codes
         self.num_codes = num_codes
         self.max_length = max_length
+        self.focus_weight = focus_weight
 
     def make(self, record: Record) -> Example:
         """
         Raises:
-            BadRecordError: an image or its codes cannot be had, codes are out of range or too few, or it is too long.
+            BadRecordError: an image, its codes or its focus cannot be had, codes are out of range or too few, or it is
+                too long.
         """
         try:
             codes = self._target(record)
@@ -74,17 +87,18 @@ class ExampleMaker:
             if len(expanded) > self.max_length:
                 raise ValueError(f"{len(expanded)} tokens, more than max_length {self.max_length}")
             pixels = [self.processor.pixels(image) for image in record.images]
+            patches = self.processor.num_patches
+            repeats = (patches if token < 0 else 1 for token in ids)
+            expanded_labels = [label for label, times in zip(labels, repeats, strict=True) for _ in range(times)]
+            weights = self._weights(record, expanded_labels)
         except (ValueError, FileNotFoundError) as error:
             raise BadRecordError(f"record {record.id}: {error}") from None
-        patches = self.processor.num_patches
-        expanded_labels = [
-            label for token, label in zip(ids, labels, strict=True) for label in [label] * (patches if token < 0 else 1)
-        ]
         return Example(
             id=record.id,
             task=record.task,
             ids=expanded,
             labels=expanded_labels,
+            weights=weights,
             pixels=torch.stack(pixels) if pixels else None,
         )
 
@@ -108,6 +122,15 @@ class ExampleMaker:
         if max(codes) >= vocabulary.num_codes:
             raise ValueError(f"code {max(codes)} is out of range, the vocabulary has {vocabulary.num_codes}")
         return codes
+
+    def _weights(self, record: Record, labels: Sequence[int]) -> list[float]:
+        """How much each label counts: `focus_weight` for the codes whose cells the record's focus touches, else 1."""
+        vocabulary = self.processor.image_vocabulary
+        if record.focus is None or self.focus_weight == 1 or vocabulary is None:
+            return [1.0] * len(labels)
+        codes = range(vocabulary.first_code_id, vocabulary.first_code_id + vocabulary.num_codes)
+        in_focus = iter(mask_as_cells(record.focus, math.isqrt(sum(label in codes for label in labels))).flatten())
+        return [self.focus_weight if label in codes and next(in_focus) else 1.0 for label in labels]
 
     def estimated_length(self, record: Record) -> int:
         """About how many tokens a record has, without encoding it."""
@@ -165,23 +188,26 @@ def collate(examples: Sequence[Example]) -> Mapping[str, Any]:
     """Pads examples of one task on the right.
 
     Returns:
-        input_ids, attention_mask, labels (B, L); pixel_values (N, 3, S, S) or None; task; record_ids.
+        input_ids, attention_mask, labels, label_weights (B, L); pixel_values (N, 3, S, S) or None; task; record_ids.
     """
     tasks = {example.task for example in examples}
     assert len(tasks) == 1, f"a batch of several tasks: {tasks}"
     length = max(len(example.ids) for example in examples)
     ids = torch.zeros(len(examples), length, dtype=torch.long)
     labels = torch.full((len(examples), length), IGNORED_LABEL)
+    weights = torch.ones(len(examples), length)
     mask = torch.zeros(len(examples), length, dtype=torch.long)
     for row, example in enumerate(examples):
         ids[row, : len(example.ids)] = torch.tensor(example.ids)
         labels[row, : len(example.ids)] = torch.tensor(example.labels)
+        weights[row, : len(example.ids)] = torch.tensor(example.weights)
         mask[row, : len(example.ids)] = 1
     pixels = [example.pixels for example in examples if example.pixels is not None]
     return {
         "input_ids": ids,
         "attention_mask": mask,
         "labels": labels,
+        "label_weights": weights,
         "pixel_values": torch.cat(pixels) if pixels else None,
         "task": str(examples[0].task),
         "record_ids": [example.id for example in examples],

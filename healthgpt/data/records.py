@@ -1,11 +1,11 @@
 """Records: one conversation about images, or one drawing, as a line of JSON.
 
     {"id", "image": path | [paths] | absent, "conversations": [{"from": "human"|"gpt", "value": "<image>\\n..."}, ...],
-     "task": "comprehension"|"generation", "target_image": path | "target_indices": [...]}
+     "task": "comprehension"|"generation", "target_image": path | "target_indices": [...], "target_focus": path}
 
 Files are JSON Lines, or JSON lists as LLaVA's and VL-Health's. `<image>` in a human turn is an image's place, anywhere
 in the text; every image has exactly one. A drawing's target is an image, a list of codes, or `<idx_N>` tokens in the
-last answer.
+last answer. Its focus is a mask over the target, not 0 where the drawing matters most, a lesion's place for instance.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ class Record:
         turns: alternating user and assistant turns, the last one the assistant's.
         target: the image to be drawn (generation), unless `codes` are given.
         codes: VQGAN codes of the image to be drawn, row-major.
+        focus: a mask of any size over the target; not 0 where the drawing matters most.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Record:
     images: tuple[Path, ...] = ()
     target: Path | None = None
     codes: tuple[int, ...] | None = None
+    focus: Path | None = None
 
     @property
     def num_characters(self) -> int:
@@ -71,19 +73,30 @@ def parse_record(value: Any, *, where: str, image_folder: Path, task: Task | Non
         raise ValueError(f"{here}: {places} {IMAGE_MARK} placeholders for {len(images)} images")
     target = _paths(value.get("target_image"), image_folder, here)
     codes = _codes(value.get("target_indices"), turns, here)
+    focus = _paths(value.get("target_focus"), image_folder, here)
     named = value.get("task")
     if named is not None and named not in set(Task):
         raise ValueError(f"{here}: task is {named!r}, expected {' or '.join(Task)}")
     task = Task(named) if named else task or (Task.GENERATION if target or codes is not None else Task.COMPREHENSION)
     if len(target) > 1:
         raise ValueError(f"{here}: {len(target)} target images, expected one")
+    if len(focus) > 1 or (focus and task is Task.COMPREHENSION):
+        raise ValueError(
+            f"{here}: {len(focus)} masks in target_focus of a {task} record, expected one of a generation's"
+        )
     if task is Task.GENERATION and not target and codes is None:
         raise ValueError(f"{here}: a generation record without target_image, target_indices or <idx_N> tokens")
     if task is Task.COMPREHENSION and not _answers(turns):
         raise ValueError(f"{here}: a comprehension record without an answer's text")
     return Record(
-        id=record_id, task=task, turns=turns, images=images, target=target[0] if target else None, codes=codes
-    )  # fmt: skip
+        id=record_id,
+        task=task,
+        turns=turns,
+        images=images,
+        target=target[0] if target else None,
+        codes=codes,
+        focus=focus[0] if focus else None,
+    )
 
 
 def _parse_turns(conversations: Any, here: str) -> tuple[Turn, ...]:

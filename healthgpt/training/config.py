@@ -42,6 +42,7 @@ class TrainConfig:
         global_batch_size: samples per optimizer step, over all processes.
         max_steps: instead of num_epochs.
         max_length: tokens per sample, placeholders included.
+        focus_weight: how much a code counts, in the loss, that the record's `target_focus` touches; any other counts 1.
         skip_bad_records: pass over them and count them, instead of stopping.
         liger: Liger's kernels for norms, rotary embedding and SwiGLU, where CUDA and the package are there.
         compile: compile the LLM's blocks (torch.compile), which fuses what H-LoRA and norms do element by element; on a
@@ -81,6 +82,7 @@ class TrainConfig:
     adam_beta2: float = 0.999
     max_grad_norm: float = 1.0
     max_length: int = 2048
+    focus_weight: float = 1.0
     dtype: str = "auto"
     device: str = "auto"
     attn_implementation: str | None = None
@@ -106,6 +108,8 @@ class TrainConfig:
         for name in ("global_batch_size", "per_device_batch_size", "max_length", "num_experts", "logging_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.focus_weight <= 0:
+            raise ValueError(f"focus_weight is {self.focus_weight}, expected more than 0")
         if self.device not in ("auto", "cpu", "cuda", "mps"):
             raise ValueError(
                 f"device is {self.device!r}, expected auto, cpu, cuda or mps (CUDA_VISIBLE_DEVICES chooses among GPUs)"

@@ -104,7 +104,8 @@ def train(config: TrainConfig) -> Path:
 def example_maker(config: TrainConfig, processor: HealthGPTProcessor) -> ExampleMaker:
     """Encodes records as a run's configuration says."""
     codes = VQIndices(config.vq_indices) if config.vq_indices else None
-    return ExampleMaker(processor, codes, codes.num_codes if codes else codes_per_drawing(config), config.max_length)
+    num_codes = codes.num_codes if codes else codes_per_drawing(config)
+    return ExampleMaker(processor, codes, num_codes, config.max_length, config.focus_weight)
 
 
 def codes_per_drawing(config: TrainConfig) -> int | None:

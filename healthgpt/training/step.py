@@ -40,16 +40,18 @@ class StageModel(nn.Module):
         labels: Tensor,
         task: str,
         pixel_values: Tensor | None = None,
+        label_weights: Tensor | None = None,
         num_items_in_batch: Tensor | int | None = None,
     ) -> dict[str, Any]:
         """
         Args:
             input_ids, attention_mask, labels: (B, L), labels -100 where nothing is to be learned.
             pixel_values: (N, 3, S, S), the images of the whole batch in reading order.
+            label_weights: (B, L), how much each label counts; None counts all alike.
             num_items_in_batch: supervised tokens of the global batch; None takes this batch's own.
 
         Returns:
-            {"loss": the sum of cross-entropies over num_items_in_batch}
+            {"loss": the weighted sum of cross-entropies over num_items_in_batch}
         """
         network = self.network
         network.route(Task(task))
@@ -60,19 +62,33 @@ class StageModel(nn.Module):
         hidden = body(inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False).last_hidden_state
         targets = labels[:, 1:]
         supervised = targets != IGNORED_LABEL
-        total = summed_cross_entropy(hidden[:, :-1][supervised], targets[supervised], network.lm_head)
+        weights = label_weights[:, 1:][supervised] if label_weights is not None else None
+        total = summed_cross_entropy(hidden[:, :-1][supervised], targets[supervised], network.lm_head, weights)
         count = num_items_in_batch if num_items_in_batch is not None else supervised.sum()
         return {"loss": total / count}
 
 
-def summed_cross_entropy(hidden: Tensor, targets: Tensor, head: nn.Module) -> Tensor:
-    """Sum of -log p(target): (S, D), (S,) -> (), logits made chunk by chunk, and again in the backward pass."""
+def summed_cross_entropy(hidden: Tensor, targets: Tensor, head: nn.Module, weights: Tensor | None = None) -> Tensor:
+    """Sum of -w log p(target), logits made chunk by chunk, and again in the backward pass: (S, D), (S,) -> ().
 
-    def chunk_loss(part: Tensor, target: Tensor) -> Tensor:
-        return F.cross_entropy(head(part).float(), target, reduction="sum")
+    Args:
+        weights: w, (S,); None for 1.
+    """
+
+    def chunk_loss(part: Tensor, target: Tensor, weight: Tensor | None) -> Tensor:
+        logits = head(part).float()
+        if weight is None:
+            return F.cross_entropy(logits, target, reduction="sum")
+        return (weight * F.cross_entropy(logits, target, reduction="none")).sum()
 
     total = hidden.new_zeros((), dtype=torch.float32)
     for start in range(0, len(targets), POSITIONS_AT_ONCE):
         chunk = slice(start, start + POSITIONS_AT_ONCE)
-        total = total + checkpoint(chunk_loss, hidden[chunk], targets[chunk], use_reentrant=False)
+        total = total + checkpoint(
+            chunk_loss,
+            hidden[chunk],
+            targets[chunk],
+            weights[chunk] if weights is not None else None,
+            use_reentrant=False,
+        )
     return total

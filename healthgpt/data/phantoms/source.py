@@ -140,7 +140,8 @@ def _write_patient(
             Image.fromarray(shrink(phantom.images[drawing.target])).save(folder / source)
         facts = {"kind": drawing.type, "modality": drawing.target, "patient": name}
         record = _record(f"{name}-{drawing.type}-{len(file)}", source, drawing.text, "", facts)
-        file.append(record | {"target_image": f"../{images[drawing.target]}"})
+        record |= {"target_image": f"../{images[drawing.target]}"}
+        file.append(record | ({"target_focus": f"../{lesions}"} if lesions else {}))
     return _truth(name, phantom, images, lesions), records
 
 
