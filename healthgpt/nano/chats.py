@@ -21,7 +21,11 @@ TEMPLATE = TEMPLATES["phi3_instruct"]
 _FIRST_PIECE = 259  # after <unk>, <s>, </s> and the 256 bytes
 # Sequences are made of so many pieces only: with all of them, looking up was not learnt within 750 steps.
 _PIECES = 128
-_NEW_RUN = 0.4  # chance that a piece begins a new run, in sequences of runs
+# A sequence is of few different pieces, often in runs, as an image's background is: what follows a piece is then a
+# matter of its place, and not of what followed its equal before.
+_DIFFERENT = (8, 8, 32)
+_LONGEST = 0.75  # part of the sequences that are as long as an image's codes
+_RUNS, _NEW_RUN = 0.75, 0.4  # part of the sequences that are of runs; chance that a piece begins a new run
 Encoded = tuple[list[int], list[int]]  # token ids and labels
 
 
@@ -102,12 +106,11 @@ class Repeats:
             tail: ids that stand between the sequence and the end of the user's turn.
         """
         shortest, longest = self._lengths
-        # Most of them are as long as an image's codes: which of equal pieces comes next is then a matter of its place.
-        length = longest if torch.rand(()) < 0.75 else int(torch.randint(shortest, longest + 1, ()))
-        different = (8, 32, len(self._pieces))[int(torch.randint(3, ()))]
+        length = longest if torch.rand(()) < _LONGEST else int(torch.randint(shortest, longest + 1, ()))
+        different = _DIFFERENT[int(torch.randint(len(_DIFFERENT), ()))]
         pool = self._pieces[torch.randperm(len(self._pieces))[:different]]
         sequence = pool[torch.randint(len(pool), (length,))]
-        if torch.rand(()) < 0.5:  # runs of equal pieces, as the background of an image has
+        if torch.rand(()) < _RUNS:
             starts = torch.rand(length) < _NEW_RUN
             sequence = sequence[starts.cumsum(0).clamp(max=length - 1)]
         pieces = sequence.tolist()

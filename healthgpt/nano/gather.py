@@ -17,7 +17,6 @@ from healthgpt.data.phantoms.subjects import FINDINGS
 from healthgpt.data.records import IMAGE_MARK, RecordFile
 from healthgpt.files import write_atomically
 from healthgpt.nano.chats import Chat, chat_line
-from healthgpt.nano.lists import listed, words_of
 from healthgpt.nano.sketches import sketched
 from healthgpt.tasks import Task, TaskType
 
@@ -48,10 +47,7 @@ def gather(phantoms: Path, output: Path) -> Path:
         if not (output / name).exists():
             write_atomically(output / name, partial(_write_pictures, phantoms, wanted))
     if not (output / CHATS_NAME).exists():
-        described = list(_described(phantoms))
-        lists = listed(words_of(text for chat in described for text in chat.turns), len(described) // 2)
-        told = (*_chats(phantoms), *described, *lists)
-        chats = sorted({chat_line(chat) for chat in told})
+        chats = sorted({chat_line(chat) for chat in (*_chats(phantoms), *_described(phantoms))})
         chats += sorted(chat_line(chat) for chat in sketched(phantoms)) * _SKETCHES_COUNT
         facts = {chat_line(chat) for chat in _spoken(phantoms / Task.COMPREHENSION / f"{TEXT_KIND}.jsonl")}
         chats += sorted(facts) * _FACTS_COUNT

@@ -33,20 +33,22 @@ class BaseSettings(PartSettings):
 
     Attributes:
         vocabulary: pieces of the tokenizer, bytes included and added tokens not.
+        matrix_decay: weight decay of the blocks' matrices.
         repeats: part of the batches that are sequences to be repeated, of `shortest` to `longest` pieces.
         answers_only: part of the chats of which the answers alone are to be learned, and not the questions too.
     """
 
-    steps: int = 3000
+    steps: int = 4000
     batch_size: int = 24
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
+    matrix_decay: float = 0.5
     vocabulary: int = 1000
     width: int = 256
     layers: int = 4
     heads: int = 4
     mlp: int = 768
-    repeats: float = 0.4
+    repeats: float = 0.5
     answers_only: float = 0.75
     shortest: int = 8
     longest: int = 64
@@ -161,7 +163,11 @@ def _part(data: Path, output: Path, settings: BaseSettings, folder: Path) -> Par
         score=lambda: score_base(model, held_out),
         write=lambda target: write_base(base, folder, target),
         optimizer=MuonWithAdamW(
-            model, base.model.layers, learning_rate=settings.learning_rate, weight_decay=settings.weight_decay
+            model,
+            base.model.layers,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+            matrix_decay=settings.matrix_decay,
         ),
         lengths=[len(ids) for (ids, _), _ in encoded[:cut]],
     )

@@ -18,13 +18,17 @@ class MuonWithAdamW(Optimizer):
     Args:
         blocks: the module whose matrices are Muon's.
         learning_rate: of both; Muon's updates are scaled to the size of AdamW's.
+        weight_decay, matrix_decay: AdamW's and Muon's. Muon moves every direction of a matrix by as much at every step,
+            and lets it grow, unless it decays, until a plugin's updates hardly count beside it.
     """
 
-    def __init__(self, model: nn.Module, blocks: nn.Module, *, learning_rate: float, weight_decay: float):
+    def __init__(
+        self, model: nn.Module, blocks: nn.Module, *, learning_rate: float, weight_decay: float, matrix_decay: float
+    ):
         matrices = [parameter for parameter in blocks.parameters() if parameter.ndim == 2]
         theirs = {id(parameter) for parameter in matrices}
         rest = [parameter for parameter in model.parameters() if id(parameter) not in theirs]
-        muon = Muon(matrices, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
+        muon = Muon(matrices, lr=learning_rate, weight_decay=matrix_decay, adjust_lr_fn="match_rms_adamw")
         adamw = AdamW(rest, lr=learning_rate, betas=(0.9, 0.95), weight_decay=weight_decay)
         self._parts = (muon, adamw)
         super().__init__([*matrices, *rest], {})
