@@ -20,6 +20,7 @@ from healthgpt.nano.__main__ import main
 from healthgpt.nano.chats import TEMPLATE, Chat, Repeats, encode_chat, read_chats
 from healthgpt.nano.codebook import Codebook
 from healthgpt.nano.gather import caption, gather
+from healthgpt.nano.language import ease_new_rows
 from healthgpt.nano.optimizer import MuonWithAdamW
 from healthgpt.nano.pack import pack
 from healthgpt.nano.pictures import read_pictures
@@ -82,7 +83,7 @@ def test_a_sketch_says_what_the_report_says(data):
 
 def test_a_sketch_is_an_answer_in_pieces(random_folder):
     tokenizer = load_tokenizer(random_folder / "base")
-    ids, labels = encode_chat(tokenizer, Chat(turns=("Draw it.",), drawn=(5, 6)))
+    ids, labels, _ = encode_chat(tokenizer, Chat(turns=("Draw it.",), drawn=(5, 6)))
     drawn = [label for label in labels if label != -100]
     assert drawn[1] - drawn[0] == 1
     assert ids[-3:] == drawn
@@ -123,12 +124,36 @@ def test_a_codebook_does_not_collapse():
 
 def test_repeats_are_chats_whose_answer_is_their_question(data, random_folder):
     tokenizer = load_tokenizer(random_folder / "base")
-    ids, labels = Repeats(tokenizer, shortest=5, longest=9).drawn(tail=[])
+    repeats = Repeats(tokenizer, shortest=5, longest=9)
     head = tokenizer.encode([Span(TEMPLATE.system), Span(TEMPLATE.roles["user"])])
-    answer = [label for label in labels if label != -100][:-1]
-    assert 5 <= len(answer) <= 9
-    assert ids[: len(head)] == head
-    assert ids[len(head) : len(head) + len(answer)] == answer
+    torch.manual_seed(0)
+    forgotten = noisy = 0
+    for _ in range(40):
+        ids, labels, noise = repeats.drawn(tail=[7, 8])
+        answer = [label for label in labels if label != -100][:-1]
+        assert 5 <= len(answer) <= 9
+        assert ids[: len(head)] == head
+        assert ids[len(head) : len(head) + len(answer) + 2] == [*answer, 7, 8]
+        said = [token for token, label in zip(ids, labels, strict=True) if label != -100][:-1]
+        forgotten += said != answer
+        noisy += noise[len(head)] > 0
+        assert not any(noise[: len(head)])
+        assert len(noise) == len(ids) - 1
+    assert 10 < forgotten < 30
+    assert 20 < noisy < 40
+
+
+def test_rows_that_are_added_learn_faster_in_the_same_model(random_folder):
+    model = AutoModelForCausalLM.from_pretrained(random_folder / "base").double()
+    ids = torch.arange(12)[None]
+    with torch.inference_mode():
+        model.get_input_embeddings().weight.mul_(100)  # large enough for the norms' epsilon not to count
+        before = model(ids).logits
+        norm = model.get_input_embeddings().weight.norm()
+    ease_new_rows(model)
+    with torch.inference_mode():
+        assert (model(ids).logits - before).abs().max() < 1e-4 * before.std()
+    assert torch.allclose(model.get_input_embeddings().weight.norm(), norm / 2)
 
 
 def train(part: str, source: Path, output: Path, *flags: str) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,7 +27,23 @@ _PIECES = 128
 _DIFFERENT = (8, 8, 32)
 _LONGEST = 0.75  # part of the sequences that are as long as an image's codes
 _RUNS, _NEW_RUN = 0.75, 0.4  # part of the sequences that are of runs; chance that a piece begins a new run
-Encoded = tuple[list[int], list[int]]  # token ids and labels
+# Later, what is given is a ViT's features and what is drawn are codes, and a fresh plugin knows neither: things have to
+# be found by their places alone. So noise covers most sequences, and what has been said of some is mere chance.
+_NOISY, _FORGOTTEN = 0.75, 0.5
+_MOST_NOISE = 3.0  # times what embeddings stray
+
+
+class Encoded(NamedTuple):
+    """Tokens to learn from.
+
+    Attributes:
+        labels: `IGNORED_LABEL` where nothing is to be learned.
+        noise: how much, times what embeddings stray, is to be added to each token's; empty for nothing.
+    """
+
+    ids: list[int]
+    labels: list[int]
+    noise: list[float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,11 +93,11 @@ def encode_chat(tokenizer: SlowTokenizer, chat: Chat) -> Encoded:
     """One conversation as in inference, pieces for symbols; the labels are those of its answers."""
     turns = [Turn("assistant" if i % 2 else "user", (text,)) for i, text in enumerate(chat.turns)]
     if chat.drawn is None:
-        return encode_conversation(tokenizer, TEMPLATE, turns)
+        return Encoded(*encode_conversation(tokenizer, TEMPLATE, turns), [])
     prompt, _ = encode_conversation(tokenizer, TEMPLATE, [*turns, Turn("assistant", ("",))])
     pieces = (_FIRST_PIECE + symbol for symbol in chat.drawn)
     answer = [*pieces, prompt[-1]]  # a drawing ends as a text does
-    return [*prompt[:-1], *answer], [IGNORED_LABEL] * (len(prompt) - 1) + answer
+    return Encoded([*prompt[:-1], *answer], [IGNORED_LABEL] * (len(prompt) - 1) + answer, [])
 
 
 class Repeats:
@@ -94,7 +111,8 @@ class Repeats:
 
     def __init__(self, tokenizer: SlowTokenizer, shortest: int, longest: int):
         self._lengths = shortest, longest
-        self._pieces = torch.arange(_FIRST_PIECE, min(_FIRST_PIECE + _PIECES, len(tokenizer.vocabulary())))
+        self._vocabulary = len(tokenizer.vocabulary())
+        self._pieces = torch.arange(_FIRST_PIECE, min(_FIRST_PIECE + _PIECES, self._vocabulary))
         self._head = tokenizer.encode([Span(TEMPLATE.system), Span(TEMPLATE.roles["user"])])
         self._turn = tokenizer.encode([Span(TEMPLATE.end), Span(TEMPLATE.roles["assistant"])], opens=False)
         self._end = tokenizer.encode([Span(TEMPLATE.end)], opens=False)
@@ -113,22 +131,35 @@ class Repeats:
         if torch.rand(()) < _RUNS:
             starts = torch.rand(length) < _NEW_RUN
             sequence = sequence[starts.cumsum(0).clamp(max=length - 1)]
-        pieces = sequence.tolist()
-        given, answer = [*self._head, *pieces, *tail, *self._turn], [*pieces, *self._end]
-        return given + answer, [IGNORED_LABEL] * len(given) + answer
+        pieces = said = sequence.tolist()
+        given_noise = said_noise = 0.0
+        noisy, forgotten = bool(torch.rand(()) < _NOISY), bool(torch.rand(()) < _FORGOTTEN)
+        if forgotten:
+            said = torch.randint(_FIRST_PIECE, self._vocabulary, (length,)).tolist()
+        if noisy:
+            given_noise = float(torch.rand(())) * _MOST_NOISE
+            said_noise = float(torch.rand(())) * _MOST_NOISE * forgotten
+        question = [*tail, *self._turn]
+        return Encoded(
+            [*self._head, *pieces, *question, *said, *self._end],
+            [IGNORED_LABEL] * (len(self._head) + length + len(question)) + [*pieces, *self._end],
+            [0.0] * len(self._head) + [given_noise] * length + [0.0] * len(question) + [said_noise] * length,
+        )
 
 
 def padded(examples: list[Encoded], pad_id: int, longest: int) -> dict[str, Tensor]:
-    """input_ids, attention_mask and labels (B, L), padded on the right, cut at `longest` tokens."""
-    length = min(longest, max(len(ids) for ids, _ in examples))
+    """input_ids, attention_mask, labels and noise (B, L), padded on the right, cut at `longest` tokens."""
+    length = min(longest, max(len(example.ids) for example in examples))
     batch = {
         "input_ids": torch.full((len(examples), length), pad_id),
         "attention_mask": torch.zeros(len(examples), length, dtype=torch.long),
         "labels": torch.full((len(examples), length), IGNORED_LABEL),
+        "noise": torch.zeros(len(examples), length),
     }
-    for row, (ids, labels) in enumerate(examples):
-        ids, labels = ids[:length], labels[:length]
+    for row, example in enumerate(examples):
+        ids, labels, noise = example.ids[:length], example.labels[:length], example.noise[:length]
         batch["input_ids"][row, : len(ids)] = torch.tensor(ids)
         batch["attention_mask"][row, : len(ids)] = 1
         batch["labels"][row, : len(labels)] = torch.tensor(labels)
+        batch["noise"][row, : len(noise)] = torch.tensor(noise)
     return batch

@@ -20,6 +20,7 @@ from healthgpt.random_model import RandomShape, new_base, save_model
 from healthgpt.tokenization import load_tokenizer
 
 NAME = "base"
+_STREAM, _HEAD_INPUT = 0.5, 2.0  # powers of two, so that nothing is rounded
 _TAIL = 32  # tokens of a question, at most, between a sequence and its repetition
 _SYSTEM_COUNT = (
     1000  # times that the tokenizer reads the system prompt: it is in every example, and should be few pieces
@@ -36,9 +37,10 @@ class BaseSettings(PartSettings):
         matrix_decay: weight decay of the blocks' matrices.
         repeats: part of the batches that are sequences to be repeated, of `shortest` to `longest` pieces.
         answers_only: part of the chats of which the answers alone are to be learned, and not the questions too.
+        quiet: part of the steps before there is noise on sequences; until they are learned it would only be in the way.
     """
 
-    steps: int = 4000
+    steps: int = 5000
     batch_size: int = 24
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
@@ -50,6 +52,7 @@ class BaseSettings(PartSettings):
     mlp: int = 768
     repeats: float = 0.5
     answers_only: float = 0.75
+    quiet: float = 0.6
     shortest: int = 8
     longest: int = 64
     score_every: int = 100
@@ -69,18 +72,33 @@ class BaseSettings(PartSettings):
 
 
 class BaseInTraining(nn.Module):
-    """The LLM with nothing but its loss as output, as logits would be copied in vain."""
+    """The LLM with nothing but its loss as output, as logits would be copied in vain.
 
-    def __init__(self, model: PreTrainedModel):
+    Attributes:
+        steps_done: in training; checkpoints hold it.
+        quiet_steps: those without noise.
+    """
+
+    steps_done: Tensor
+
+    def __init__(self, model: PreTrainedModel, quiet_steps: int):
         super().__init__()
         self.model = model
+        self.quiet_steps = quiet_steps
+        self.register_buffer("steps_done", torch.zeros((), dtype=torch.long))
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor) -> dict[str, Tensor]:
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, noise: Tensor) -> dict[str, Tensor]:
         """(B, L) each -> the mean over the examples of each one's mean loss.
 
         Weighed by tokens, a sequence of 64 to be repeated would count as much as thirty answers of yes or no.
         """
-        out = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
+        embeddings = self.model.get_input_embeddings()
+        embeds = embeddings(input_ids)
+        if self.steps_done >= self.quiet_steps:
+            strayed = embeddings.weight.detach().std() * noise[..., None]
+            embeds = embeds + strayed * torch.randn_like(embeds)
+        self.steps_done += self.training
+        out = self.model(inputs_embeds=embeds, attention_mask=attention_mask, use_cache=False)
         logits = out.logits[:, :-1].float()
         targets = labels[:, 1:]
         losses = nn.functional.cross_entropy(logits.transpose(1, 2), targets, reduction="none")  # 0 where ignored
@@ -120,7 +138,8 @@ class ChatBatches:
             return self._repeats.drawn(question[-_TAIL:])
         if torch.rand(()) < self._settings.answers_only:
             return chat
-        return chat[0], chat[0]  # every token is to be learned: this is where the model learns the language
+        # Every token is to be learned: this is where the model learns the language.
+        return Encoded(chat.ids, chat.ids, [])
 
 
 def train_base(data: Path, output: Path, settings: BaseSettings = BaseSettings()) -> Path:
@@ -147,7 +166,7 @@ def _part(data: Path, output: Path, settings: BaseSettings, folder: Path) -> Par
     if settings.compile:
         for block in base.model.layers:
             block.compile(dynamic=True)
-    model = BaseInTraining(base)
+    model = BaseInTraining(base, round(settings.quiet * settings.steps))
     encoded = [(encode_chat(tokenizer, chat), tokenizer.encode_segment(chat.last_question)) for chat in chats]
     cut = len(encoded) - max(1, len(encoded) // 50)
     repeats = Repeats(tokenizer, settings.shortest, settings.longest)
@@ -169,15 +188,33 @@ def _part(data: Path, output: Path, settings: BaseSettings, folder: Path) -> Par
             weight_decay=settings.weight_decay,
             matrix_decay=settings.matrix_decay,
         ),
-        lengths=[len(ids) for (ids, _), _ in encoded[:cut]],
+        lengths=[len(chat.ids) for chat, _ in encoded[:cut]],
     )
 
 
 def write_base(model: PreTrainedModel, tokenizer: Path, folder: Path) -> None:
     """Writes the LLM's folder, weights rounded to float16 and stored as float32."""
+    ease_new_rows(model)
     round_to_half(model)
     shutil.copytree(tokenizer, folder)
     save_model(model, folder)
+
+
+def ease_new_rows(model: PreTrainedModel) -> None:
+    """The same function (but for the norms' epsilon) in weights with which rows that are added later learn faster.
+
+    An optimizer's steps are of one size whatever the weights' is: rows of the embeddings have half as far to go where
+    the stream that blocks read from and write to is half as large, and so have rows of the head where their input is
+    twice as large.
+    """
+    inner = model.model
+    with torch.no_grad():
+        inner.norm.weight.mul_(_HEAD_INPUT)
+        model.lm_head.weight.div_(_HEAD_INPUT)
+        inner.embed_tokens.weight.mul_(_STREAM)
+        for block in inner.layers:
+            block.self_attn.o_proj.weight.mul_(_STREAM)
+            block.mlp.down_proj.weight.mul_(_STREAM)
 
 
 def score_base(model: BaseInTraining, chats: ChatBatches) -> dict[str, float]:
@@ -198,7 +235,7 @@ def score_base(model: BaseInTraining, chats: ChatBatches) -> dict[str, float]:
 
 def _next_tokens(model: PreTrainedModel, batch: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     """The loss of every label of a batch, and whether its token is the likeliest."""
-    batch = {key: value.to(model.device) for key, value in batch.items()}
+    batch = {key: value.to(model.device) for key, value in batch.items() if key != "noise"}
     labels = batch.pop("labels")[:, 1:]
     logits = model(**batch).logits[:, :-1].float()
     counted = labels != IGNORED_LABEL
