@@ -44,7 +44,7 @@ train_readers() {
     local flags=()
     [ "$compile" = false ] || flags=(--compile)
     python -m healthgpt.nano base --data "$data/chats.jsonl" --output "$parts" ${flags[@]+"${flags[@]}"} 2>&1 | tee -a "$OUTPUT/logs/base.log"
-    python -m healthgpt.nano vit --data "$data/pictures.npz" --output "$parts" 2>&1 | tee -a "$OUTPUT/logs/vit.log"
+    python -m healthgpt.nano vit --data "$data/pictures.npz" --output "$parts" ${flags[@]+"${flags[@]}"} 2>&1 | tee -a "$OUTPUT/logs/vit.log"
 }
 
 # stage NAME: one of the five runs; the configuration names output/nano, so every path is given.
