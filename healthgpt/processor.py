@@ -43,6 +43,33 @@ class Prompt:
     pixels: Tensor | None
 
 
+class ClipInput:
+    """An image on its way into the ViT: padded to a square with CLIP's mean colour, resized, normalised.
+
+    Raises:
+        FileNotFoundError: the ViT's folder has no `preprocessor_config.json`.
+    """
+
+    def __init__(self, vit_folder: Path):
+        from transformers import CLIPImageProcessorPil
+
+        require_file(vit_folder / "preprocessor_config.json")
+        self._clip = CLIPImageProcessorPil.from_pretrained(vit_folder)
+        red, green, blue = (int(mean * 255) for mean in self._clip.image_mean)
+        self._background = (red, green, blue)
+
+    def pixels(self, image: ImageSource) -> Tensor:
+        """What the ViT takes: (3, S, S) float32."""
+        square = pad_to_square(read_image(image), self._background)
+        return torch.from_numpy(np.asarray(self._clip(images=square)["pixel_values"][0], dtype=np.float32))
+
+    def picture(self, image: ImageSource) -> Image.Image:
+        """The same as a picture, before it is normalised."""
+        square = pad_to_square(read_image(image), self._background)
+        values = self._clip(images=square, do_rescale=False, do_normalize=False)["pixel_values"][0]
+        return Image.fromarray(np.asarray(values).transpose(1, 2, 0).astype(np.uint8))
+
+
 class HealthGPTProcessor:
     """Tokenizer, chat template and image preprocessing of one model.
 
@@ -58,9 +85,6 @@ class HealthGPTProcessor:
         num_patches: int,
         num_image_tokens: int,
     ):
-        from transformers import CLIPImageProcessorPil
-
-        require_file(vit_folder / "preprocessor_config.json")
         self.tokenizer = tokenizer
         self.template = template
         self.num_patches = num_patches
@@ -68,9 +92,7 @@ class HealthGPTProcessor:
         if num_image_tokens:
             self.image_vocabulary = ImageVocabulary(start_id=len(tokenizer), num_codes=num_image_tokens)
             tokenizer.add_special_tokens(self.image_vocabulary.tokens())
-        self._clip = CLIPImageProcessorPil.from_pretrained(vit_folder)
-        red, green, blue = (int(mean * 255) for mean in self._clip.image_mean)
-        self._background = (red, green, blue)
+        self._clip = ClipInput(vit_folder)
 
     def prompt(
         self,
@@ -142,9 +164,8 @@ class HealthGPTProcessor:
         return self.image_vocabulary
 
     def pixels(self, image: ImageSource) -> Tensor:
-        """An image as the ViT takes it: (3, S, S) float32, padded to a square with CLIP's mean colour."""
-        square = pad_to_square(read_image(image), self._background)
-        return torch.from_numpy(np.asarray(self._clip(images=square)["pixel_values"][0], dtype=np.float32))
+        """An image as the ViT takes it: (3, S, S) float32."""
+        return self._clip.pixels(image)
 
     def expanded_length(self, prompt: Prompt) -> int:
         """Number of positions the prompt takes in the model."""

@@ -188,7 +188,7 @@ def bad_inputs(m3: Golden, folder: Path) -> dict[str, tuple[list[object], str]]:
         "missing vqgan": (["--vqgan_path", folder / "novq"], "novq/model.yaml: no such file"),
         "missing image": (["--img_path", folder / "no.png"], "no.png: no such image"),
         "truncated image": (["--img_path", picture], "half.png: a damaged or truncated image"),
-        "medical image": (["--img_path", text_file(folder, "x.nrrd", b"NRRD0005\n")], "x.nrrd: an NRRD volume"),
+        "medical image": (["--img_path", text_file(folder, "x.nrrd", b"NRRD0005\n")], "x.nrrd: a damaged or truncated"),
         "web page": (["--hlora_path", text_file(folder, "w.bin", b"<html>no</html> more")], "w.bin: a web page"),
         "lfs pointer": (
             ["--fusion_layer_path", text_file(folder, "f.bin", b"version https://git-lfs.github.com/spec/v1\n")],

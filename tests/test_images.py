@@ -84,12 +84,12 @@ def test_arrays(shape):
         (3.5, "cannot read an image from a float"),
         (None, "cannot read an image from a NoneType"),
         (b"", "an empty file"),
-        (b"\x00" * 128 + b"DICM" + b"\x00" * 100, "a DICOM file; medical formats are not read by this version"),
-        (b"\x00" * 344 + b"n+1\x00" + b"\x00" * 100, "a NIfTI volume"),
-        (b"\x1f\x8b\x08" + b"\x00" * 100, "a gzip file"),
-        (b"NRRD0004\n", "an NRRD volume"),
-        (b"ObjectType = Image\n", "a MetaImage"),
-        (b"\x93NUMPY\x01\x00", "a NumPy array file"),
+        (b"\x00" * 128 + b"DICM" + b"\x00" * 100, "a damaged DICOM file|a DICOM file without pixels"),
+        (b"\x00" * 344 + b"n+1\x00" + b"\x00" * 100, "a damaged NIfTI file"),
+        (b"\x1f\x8b\x08" + b"\x00" * 100, "a damaged gzip file|a truncated gzip file"),
+        (b"NRRD0004\n", "a damaged or truncated volume"),
+        (b"ObjectType = Image\n", "a damaged or truncated volume"),
+        (b"\x93NUMPY\x01\x00", "a damaged NumPy file"),
         (b"%PDF-1.7 something", "not an image of a known format"),
     ],
 )
@@ -101,7 +101,7 @@ def test_what_cannot_be_read_without_a_guess_is_refused(source, message):
 def test_missing_folders_and_unreadable_paths_are_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"nothing\.png: no such image"):
         read_image(tmp_path / "nothing.png")
-    with pytest.raises(ValueError, match="expected an image file, found a folder"):
+    with pytest.raises(ValueError, match="an empty folder"):
         read_image(tmp_path)
 
 
@@ -120,7 +120,7 @@ def test_animations_and_pages_are_refused(tmp_path, image_format):
     path = tmp_path / "many"
     frames = [Image.fromarray(np.roll(gradient(), 5 * i, axis=1)) for i in range(3)]
     frames[0].save(path, format=image_format, save_all=True, append_images=frames[1:])
-    with pytest.raises(ValueError, match="has 3 frames or pages"):
+    with pytest.raises(ValueError, match="has 3 slices; choose with --slice"):
         read_image(path)
 
 
@@ -163,9 +163,3 @@ def test_saving_is_whole_or_not_at_all(tmp_path):
     with pytest.raises(ValueError, match="there is no folder"):
         save_image(Image.fromarray(gradient()), tmp_path / "no" / "out.png")
     assert format_of(Path("a.JPG")) == "JPEG"
-
-
-def test_a_dicom_dataset_is_named():
-    dataset = type("FileDataset", (), {"__module__": "pydicom.dataset"})()
-    with pytest.raises(ValueError, match="the image is a DICOM dataset; medical formats are not read by this version"):
-        read_image(dataset)

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From the ground up; a module may import what stands on a lower line, or on its own line where that is a package.
 LAYERS = (
-    ("healthgpt", "healthgpt.files", "healthgpt.tasks", "healthgpt.phi3_tokenizer"),
+    ("healthgpt", "healthgpt.files", "healthgpt.answers", "healthgpt.tasks", "healthgpt.phi3_tokenizer"),
     ("healthgpt.shipped",),
     ("healthgpt.hlora", "healthgpt.vocabulary", "healthgpt.images", "healthgpt.tokenization", "taming_transformers"),
     ("healthgpt.templates", "healthgpt.config", "healthgpt.decoding"),
@@ -36,9 +36,15 @@ OWNERS = {
         "healthgpt.processor",
         "healthgpt.pipeline",
         "healthgpt.data.phantoms",
+        "healthgpt.data.sources",
         "healthgpt.nano",
         "healthgpt.evaluation",
     },
+    "pydicom": {"healthgpt.images"},
+    "nibabel": {"healthgpt.images"},
+    "SimpleITK": {"healthgpt.images"},
+    "ijson": {"healthgpt.data.tables"},
+    "pyarrow": {"healthgpt.data.tables"},
     "scipy": {"healthgpt.data.phantoms", "healthgpt.evaluation"},
     "skimage": {"healthgpt.data.phantoms", "healthgpt.evaluation"},
     "filelock": {"healthgpt.training.publish"},

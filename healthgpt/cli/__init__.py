@@ -16,13 +16,9 @@ from healthgpt.cli.evaluation import add_evaluate_flags, run_evaluate
 from healthgpt.cli.files import add_convert_flags, run_convert, run_doctor
 from healthgpt.cli.flags import add_model_flags
 from healthgpt.cli.inference import add_request_flags, run_answer, run_draw
-from healthgpt.cli.training import (
-    add_check_flags,
-    add_prepare_flags,
-    add_train_flags,
-    run_check_data,
-    run_train,
-)
+from healthgpt.cli.preparing import add_prepare_flags
+from healthgpt.cli.training import add_check_flags, add_train_flags, run_check_data, run_train
+from healthgpt.cli.viewing import add_view_flags, run_view
 from healthgpt.tasks import Task
 
 
@@ -57,6 +53,13 @@ def build_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run, task=task)
         add_model_flags(command)
         add_request_flags(command)
+    view = verbs.add_parser(
+        "view",
+        help="look at a medical image as the model does",
+        description="Write a slice, in its window, as a picture.",
+    )
+    view.set_defaults(run=run_view)
+    add_view_flags(view)
     convert = verbs.add_parser(
         "convert",
         help="make a model folder from released files, or released files from a model folder",

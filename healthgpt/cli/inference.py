@@ -8,10 +8,14 @@ import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from healthgpt.cli.flags import add_bool, load_model
+from healthgpt.cli.viewing import add_look_flags, seen_images
 from healthgpt.tasks import Task
+
+if TYPE_CHECKING:
+    from healthgpt.images import Seen
 
 _EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -46,7 +50,11 @@ def add_request_flags(command: argparse.ArgumentParser) -> None:
     request.add_argument("--question", help="question or instruction (default: an example with its image)")
     request.add_argument("--img_path", nargs="+", metavar="FILE", help="one image or several")
     request.add_argument("--save_path", type=Path, help="write the answer or picture here (pictures: output.png)")
+    if command.get_default("task") is Task.GENERATION:
+        add_bool(request, "--keep_patient", "copy patient and study into a picture that is saved as .dcm")
+        add_bool(request, "--deidentify", "leave references to the source, too, out of it (PS3.15's basic profile)")
     request.add_argument("--json", metavar="FILE", help="write the result as a JSON object; - is the last line printed")
+    add_look_flags(command)
     decoding = command.add_argument_group("decoding")
     add_bool(decoding, "--do_sample", "sample instead of taking the likeliest token")
     decoding.add_argument("--temperature", type=float)
@@ -62,7 +70,8 @@ def add_request_flags(command: argparse.ArgumentParser) -> None:
 def run_answer(flags: argparse.Namespace) -> int:
     """`healthgpt answer`"""
     _check_targets(flags)
-    question, images = _request(flags)
+    question, seen = _request(flags)
+    images = [picture.picture() for picture in seen]
     model = load_model(flags)
     start = time.perf_counter()
     if flags.stream:
@@ -84,11 +93,12 @@ def run_answer(flags: argparse.Namespace) -> int:
 
 def run_draw(flags: argparse.Namespace) -> int:
     """`healthgpt draw`"""
-    from healthgpt.images import save_image
+    from healthgpt.images.export import export_image
 
     flags.save_path = flags.save_path or Path("output.png")
     _check_targets(flags, image=True)
-    question, images = _request(flags)
+    question, seen = _request(flags)
+    images = [picture.picture() for picture in seen]
     model = load_model(flags)
     decoding = _decoding(flags)
     asked = decoding.pop("max_new_tokens", None)
@@ -97,24 +107,26 @@ def run_draw(flags: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     if asked is not None and asked < len(drawing.token_ids):
         note(f"--max_new_tokens {asked} is ignored: a drawing always has {len(drawing.token_ids)} tokens")
-    save_image(drawing.image, flags.save_path)
+    export_image(
+        drawing.image,
+        flags.save_path,
+        seen[0] if len(seen) == 1 else None,
+        keep_patient=bool(flags.keep_patient),
+        deidentify=bool(flags.deidentify),
+    )
     print(f"drawn {drawing.image.width}x{drawing.image.height}: {flags.save_path}")
     result = {"indices": drawing.indices, "save_path": str(flags.save_path), "prompt_ids": drawing.prompt_ids}
     _report(flags, question, result, seconds)
     return 0
 
 
-def _request(flags: argparse.Namespace) -> tuple[str, list[str]]:
-    """The question and its images (read once now, to fail before loading); without a question, an example."""
-    from healthgpt.images import read_image
-
+def _request(flags: argparse.Namespace) -> tuple[str, list[Seen]]:
+    """The question and its images, read before the model is loaded; without a question, an example."""
     images, example = flags.img_path or [], EXAMPLES[flags.task]
     if flags.question is None and not images:
         images = flags.img_path = [str(example.image)]
         note(f"example: {example.image}, {example.question!r}; truth: {example.truth}")
-    for image in images:
-        read_image(image)
-    return flags.question if flags.question is not None else example.question, images
+    return flags.question if flags.question is not None else example.question, seen_images(flags, images)
 
 
 def _decoding(flags: argparse.Namespace) -> dict[str, Any]:
@@ -127,13 +139,13 @@ def _check_targets(flags: argparse.Namespace, image: bool = False) -> None:
     """Fails before any work where the results could not be written, or the decoding flags make no sense."""
     from healthgpt.decoding import Decoding
     from healthgpt.files import writable_target
-    from healthgpt.images import format_of
+    from healthgpt.images.export import kind_of
 
     Decoding(**_decoding(flags))
     if flags.save_path:
         writable_target(flags.save_path)
         if image:
-            format_of(flags.save_path)
+            kind_of(flags.save_path)
     if flags.json and flags.json != "-":
         writable_target(Path(flags.json))
     if getattr(flags, "stream", None) and (flags.json or flags.save_path):
