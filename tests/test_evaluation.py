@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 
 from healthgpt import HealthGPT
+from healthgpt.answers import exact_match
 from healthgpt.cli import main
 from healthgpt.data.phantoms.source import write_phantoms
 from healthgpt.data.records import RecordFile
-from healthgpt.evaluation.answers import exact_match
 from healthgpt.evaluation.phantoms import evaluate_phantoms, figure
 from healthgpt.evaluation.pictures import psnr, ssim
 from healthgpt.tasks import Task

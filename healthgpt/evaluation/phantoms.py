@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from healthgpt.answers import exact_match
 from healthgpt.data.phantoms.instructions import SHRINKING
 from healthgpt.data.phantoms.phantom import SIDE
 from healthgpt.data.phantoms.questions import Kind
 from healthgpt.data.phantoms.source import FACTS_NAME, PATIENTS_NAME, TEXT_KIND, draw_patient
 from healthgpt.data.records import IMAGE_MARK, RecordFile
-from healthgpt.evaluation.answers import exact_match
 from healthgpt.evaluation.chest_findings import read_findings
 from healthgpt.evaluation.lesions import lesion_invented, lesions_kept
 from healthgpt.evaluation.pictures import Picture, psnr, ssim
