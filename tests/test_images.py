@@ -62,6 +62,12 @@ def test_12_bit_data_in_a_16_bit_file_is_refused_and_not_black(tmp_path):
         read_image(path)
 
 
+def test_12_bit_colour_is_refused_too():
+    with pytest.raises(ValueError, match="the array: 16-bit pixels up to 4000 only"):
+        read_image(np.full((4, 6, 3), 4000, np.uint16))
+    assert read_image(np.full((4, 6, 3), 65535, np.uint16)).getpixel((0, 0)) == (255, 255, 255)
+
+
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 1), (4, 6, 3), (4, 6, 4)])
 def test_arrays(shape):
     pixels = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)

@@ -70,7 +70,7 @@ def scan_of_pixels(values: np.ndarray, name: str) -> Scan:
     settings: dict[str, Any] = {"ready": values.dtype == np.uint8}
     if values.dtype == np.uint16:
         settings |= _as_16_bit(values)
-        if values.ndim == 3:
+        if values.ndim == 3 and "unclear" not in settings:
             values = np.rint(values / 257).astype(np.uint8)
             settings = {"ready": True}
     elif values.dtype != np.uint8:
