@@ -13,12 +13,13 @@ from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from healthgpt.data.phantoms.instructions import INSTRUCTIONS
 from healthgpt.data.preparation import prepare
 from healthgpt.data.records import parse_record
 from healthgpt.data.sources.drawings import centred, read_volume
 from healthgpt.data.sources.ixi import ixi, shrink_by_bicubic, shrink_by_kspace
 from healthgpt.data.sources.pairs import pairs
-from healthgpt.data.sources.synthrad2023 import CT_HIGH, CT_LOW, INSTRUCTIONS, synthrad2023
+from healthgpt.data.sources.synthrad2023 import CT_HIGH, CT_LOW, synthrad2023
 from healthgpt.tasks import Task, TaskType
 
 SHAPE = (20, 26, 9)  # columns to the left, rows to the back, slices to the head
@@ -146,7 +147,9 @@ def test_synthrad_has_a_record_for_each_slice_and_direction(synthrad, tmp_path):
     assert manifest["kinds"] == {"ct2mri": 24, "mri2ct": 24}
     assert manifest["options"]["patients"] == {"brain": 2, "pelvis": 2}
     asked = {record["conversations"][0]["value"] for _, record, _ in records.values()}
-    assert len(asked) == sum(map(len, INSTRUCTIONS.values()))  # all wordings
+    assert len(asked) == sum(
+        len(INSTRUCTIONS[kind]) for kind in (TaskType.CT_TO_MRI, TaskType.MRI_TO_CT)
+    )  # all wordings
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from healthgpt.data.phantoms.reports import chest_report
 from healthgpt.tasks import TaskType
 
 SHRINKING = 4  # super-resolution: how many times smaller the input is
-_INSTRUCTIONS: dict[TaskType, Sequence[str]] = {
+INSTRUCTIONS: dict[TaskType, Sequence[str]] = {
     TaskType.CT_TO_MRI: (
         "Turn this CT into an MRI.",
         "Convert this CT to MRI.",
@@ -75,7 +75,7 @@ def instructions(phantom: Phantom, rng: np.random.Generator) -> list[Instruction
     """Every drawing that makes sense for a phantom, each in one of several wordings."""
 
     def wording(kind: TaskType) -> str:
-        texts = _INSTRUCTIONS[kind]
+        texts = INSTRUCTIONS[kind]
         return texts[int(rng.integers(len(texts)))]
 
     found = []

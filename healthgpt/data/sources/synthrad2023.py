@@ -30,6 +30,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from healthgpt.data.phantoms.instructions import INSTRUCTIONS
 from healthgpt.data.preparation import Picture, Sample, Source, split_of
 from healthgpt.data.records import IMAGE_MARK
 from healthgpt.data.sources.drawings import (
@@ -57,24 +58,6 @@ REGIONS = ("brain", "pelvis")
 CT_LOW = -1000.0  # air
 CT_HIGH: Mapping[str, float] = {"brain": 2000.0, "pelvis": 1000.0}
 DIRECTIONS = (TaskType.CT_TO_MRI, TaskType.MRI_TO_CT)
-INSTRUCTIONS: Mapping[TaskType, Sequence[str]] = {
-    TaskType.CT_TO_MRI: (
-        "Turn this CT into an MRI.",
-        "Convert this CT to MRI.",
-        "I need a version of this CT in MRI.",
-        "What would this CT look like as an MRI?",
-        "Generate the MRI of this CT image.",
-        "Transform the CT display into an MRI image.",
-    ),
-    TaskType.MRI_TO_CT: (
-        "Turn this MRI into a CT.",
-        "Convert this MRI to CT.",
-        "I need a version of this MRI in CT.",
-        "What would this MRI look like as a CT?",
-        "Generate the CT of this MRI image.",
-        "Transform the MRI display into a CT image.",
-    ),
-}
 _VOLUMES = ("mr", "ct", "mask")
 _ENDINGS = (".nii.gz", ".nii")
 _APART = 0.5  # part of a voxel by which the volumes of a patient may lie apart
