@@ -1,17 +1,19 @@
 """`healthgpt <verb>`: parse, call, print. Heavy imports wait until the flags are known to be good.
 
 Answers and reports go to standard output, notes and errors to standard error. Exit codes: 0 done, 1 `doctor` found
-something wrong, 2 the user's mistake in one line, 130 interrupted.
+something wrong or something of a batch failed, 2 the user's mistake in one line, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import logging
+import re
 import sys
 from collections.abc import Sequence
 
 from healthgpt import __version__
+from healthgpt.cli.batching import add_batch_flags, run_batch_command
 from healthgpt.cli.evaluation import add_evaluate_flags, run_evaluate
 from healthgpt.cli.files import add_convert_flags, run_convert, run_doctor
 from healthgpt.cli.flags import add_model_flags
@@ -25,7 +27,8 @@ from healthgpt.tasks import Task
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     parser = build_parser()
-    flags, rest = parser.parse_known_args(arguments)
+    words = sys.argv[1:] if arguments is None else arguments
+    flags, rest = parser.parse_known_args([_underscored(word) for word in words])
     if rest and not getattr(flags, "takes_rest", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     flags.rest = rest
@@ -53,6 +56,13 @@ def build_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run, task=task)
         add_model_flags(command)
         add_request_flags(command)
+    batch = verbs.add_parser(
+        "batch",
+        help="answer and draw all that a file or folder asks for",
+        description="Answer and draw all that a file or folder asks for. Start it again to go on where it was.",
+    )
+    batch.set_defaults(run=run_batch_command)
+    add_batch_flags(batch)
     view = verbs.add_parser(
         "view",
         help="look at a medical image as the model does",
@@ -82,6 +92,12 @@ def build_parser() -> argparse.ArgumentParser:
         add_flags(command)
     add_prepare_flags(verbs.add_parser("prepare", help="prepare data for training"))
     return parser
+
+
+def _underscored(word: str) -> str:
+    """A flag in our spelling: `--max-samples` is `--max_samples`."""
+    name, equals, value = word.partition("=")
+    return name.replace("-", "_").replace("__", "--", 1) + equals + value if re.match(r"--\w", word) else word
 
 
 def _show_notes() -> None:

@@ -11,6 +11,7 @@ from healthgpt.config import NANO, ModelSources, PluginSource
 from healthgpt.tasks import Task
 
 if TYPE_CHECKING:
+    from healthgpt.loading import LoadOptions
     from healthgpt.pipeline import HealthGPT
 
 # The flags that name released files; --model takes the place of all of them.
@@ -57,6 +58,24 @@ def add_model_flags(command: argparse.ArgumentParser) -> None:
     add_bool(place, "--load_in_4bit", "quantise the base to 4 bit")
 
 
+def add_decoding_flags(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    decoding = command.add_argument_group("decoding")
+    add_bool(decoding, "--do_sample", "sample instead of taking the likeliest token")
+    decoding.add_argument("--temperature", type=float)
+    decoding.add_argument("--top_p", type=float)
+    decoding.add_argument("--num_beams", type=int)
+    decoding.add_argument("--repetition_penalty", type=float, help="default: the base's generation_config.json")
+    decoding.add_argument("--max_new_tokens", type=int, help="most tokens of an answer (1024)")
+    decoding.add_argument("--seed", type=int)
+    return decoding
+
+
+def decoding_of(flags: argparse.Namespace) -> dict[str, Any]:
+    """The decoding settings that the user gave."""
+    names = ("do_sample", "temperature", "top_p", "num_beams", "repetition_penalty", "max_new_tokens", "seed")
+    return {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
+
+
 def model_sources(flags: argparse.Namespace) -> ModelSources:
     """Where the flags say that the model is."""
     from healthgpt.sources import DEFAULT_VQGAN, named_sources
@@ -91,11 +110,11 @@ def model_sources(flags: argparse.Namespace) -> ModelSources:
     )
 
 
-def load_model(flags: argparse.Namespace) -> HealthGPT:
+def load_options(flags: argparse.Namespace) -> LoadOptions:
+    """Where and how the flags say that the weights live."""
     from healthgpt.loading import LoadOptions
-    from healthgpt.pipeline import HealthGPT
 
-    options = LoadOptions(
+    return LoadOptions(
         device=flags.device,
         dtype=flags.dtype,
         attn_implementation=flags.attn_implementation,
@@ -103,4 +122,9 @@ def load_model(flags: argparse.Namespace) -> HealthGPT:
         load_in_8bit=bool(flags.load_in_8bit),
         load_in_4bit=bool(flags.load_in_4bit),
     )
-    return HealthGPT.from_sources(model_sources(flags), options)
+
+
+def load_model(flags: argparse.Namespace) -> HealthGPT:
+    from healthgpt.pipeline import HealthGPT
+
+    return HealthGPT.from_sources(model_sources(flags), load_options(flags))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from healthgpt.cli.flags import add_bool, load_model
+from healthgpt.cli.flags import add_bool, add_decoding_flags, decoding_of, load_model
 from healthgpt.cli.viewing import add_look_flags, seen_images
 from healthgpt.tasks import Task
 
@@ -55,14 +55,7 @@ def add_request_flags(command: argparse.ArgumentParser) -> None:
         add_bool(request, "--deidentify", "leave references to the source, too, out of it (PS3.15's basic profile)")
     request.add_argument("--json", metavar="FILE", help="write the result as a JSON object; - is the last line printed")
     add_look_flags(command)
-    decoding = command.add_argument_group("decoding")
-    add_bool(decoding, "--do_sample", "sample instead of taking the likeliest token")
-    decoding.add_argument("--temperature", type=float)
-    decoding.add_argument("--top_p", type=float)
-    decoding.add_argument("--num_beams", type=int)
-    decoding.add_argument("--repetition_penalty", type=float, help="default: the base's generation_config.json")
-    decoding.add_argument("--max_new_tokens", type=int, help="most tokens of an answer (1024)")
-    decoding.add_argument("--seed", type=int)
+    decoding = add_decoding_flags(command)
     if command.get_default("task") is Task.COMPREHENSION:
         add_bool(decoding, "--stream", "print the answer while it is generated")
 
@@ -75,11 +68,11 @@ def run_answer(flags: argparse.Namespace) -> int:
     model = load_model(flags)
     start = time.perf_counter()
     if flags.stream:
-        for piece in model.stream(question, images, **_decoding(flags)):
+        for piece in model.stream(question, images, **decoding_of(flags)):
             print(piece, end="", flush=True)
         print()
         return 0
-    answer = model.answer(question, images, return_details=True, **_decoding(flags))
+    answer = model.answer(question, images, return_details=True, **decoding_of(flags))
     seconds = time.perf_counter() - start
     print(answer.text)
     if flags.save_path:
@@ -100,7 +93,7 @@ def run_draw(flags: argparse.Namespace) -> int:
     question, seen = _request(flags)
     images = [picture.picture() for picture in seen]
     model = load_model(flags)
-    decoding = _decoding(flags)
+    decoding = decoding_of(flags)
     asked = decoding.pop("max_new_tokens", None)
     start = time.perf_counter()
     drawing = model.draw(question, images, return_details=True, **decoding)
@@ -129,19 +122,13 @@ def _request(flags: argparse.Namespace) -> tuple[str, list[Seen]]:
     return flags.question if flags.question is not None else example.question, seen_images(flags, images)
 
 
-def _decoding(flags: argparse.Namespace) -> dict[str, Any]:
-    """The decoding settings that the user gave."""
-    names = ("do_sample", "temperature", "top_p", "num_beams", "repetition_penalty", "max_new_tokens", "seed")
-    return {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
-
-
 def _check_targets(flags: argparse.Namespace, image: bool = False) -> None:
     """Fails before any work where the results could not be written, or the decoding flags make no sense."""
     from healthgpt.decoding import Decoding
     from healthgpt.files import writable_target
     from healthgpt.images.export import kind_of
 
-    Decoding(**_decoding(flags))
+    Decoding(**decoding_of(flags))
     if flags.save_path:
         writable_target(flags.save_path)
         if image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import sys
 import time
 
@@ -9,11 +10,13 @@ _LINE = 10  # items between two updates
 
 
 class _Clock:
-    started: float | None = None
+    """When the first items were done, and how many they were."""
+
+    started: tuple[float, int] | None = None
 
 
 def progress(done: int, total: int | None, text: str, every: int = _LINE) -> None:
-    """Shows it, with the rate; in a file it would be thousands of lines.
+    """Shows it, with the rate and, where the total is known, the time left; in a file it would be thousands of lines.
 
     Args:
         total: None where it is not known.
@@ -21,7 +24,12 @@ def progress(done: int, total: int | None, text: str, every: int = _LINE) -> Non
     if not sys.stderr.isatty() or (done % every and done != total):
         return
     now = time.monotonic()
-    _Clock.started = _Clock.started or now
-    rate = done / max(now - _Clock.started, 1e-3)
+    _Clock.started = _Clock.started or (now, done)
+    seconds, before = now - _Clock.started[0], _Clock.started[1]
+    rate = (done - before) / seconds if seconds else 0.0
+    facts = [f"{rate:.3g}/s"]
+    if total is not None and rate:
+        facts.append(f"{datetime.timedelta(seconds=round((total - done) / rate))} left")
     shown = f"{done}/{total}" if total is not None else str(done)
-    print(f"\r{shown} {text} ({rate:.0f}/s)", end="\n" if done == total else "", file=sys.stderr, flush=True)
+    line = f"\r\x1b[K{shown} {text} ({', '.join(facts)})"
+    print(line, end="\n" if done == total else "", file=sys.stderr, flush=True)

@@ -1,0 +1,96 @@
+"""Images of the next batches, read by other processes while the model works on this one."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Self
+
+from PIL import Image
+
+from healthgpt.batch.batches import Batch
+from healthgpt.batch.children import belong_to_parent, read_pictures
+from healthgpt.batch.questions import Question
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why there is no answer, in one line."""
+
+    reason: str
+
+
+Pictures = list[Image.Image] | Failure
+Reading = Future[list[Image.Image]]
+
+
+def one_line(error: Exception) -> str:
+    """An error's message without line breaks."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+class PictureReader:
+    """Processes that read images ahead; with none, images are read when their turn comes."""
+
+    def __init__(self, num_processes: int):
+        self._num_processes = num_processes
+        self._pool: ProcessPoolExecutor | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._pool:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool = None
+
+    def ahead(self, batches: Iterable[Batch], most: int) -> Iterator[tuple[Batch, list[Pictures]]]:
+        """Batches with their pictures, in order.
+
+        Args:
+            most: batches that are read, or being read, before they are asked for.
+        """
+        waiting: deque[tuple[Batch, list[Reading | None]]] = deque()
+        for batch in batches:
+            waiting.append((batch, [self._start(question) for question in batch.questions]))
+            if len(waiting) > most:
+                yield self._finished(*waiting.popleft())
+        while waiting:
+            yield self._finished(*waiting.popleft())
+
+    def _start(self, question: Question) -> Reading | None:
+        if not self._num_processes or not question.images:
+            return None
+        if self._pool is None:
+            context = multiprocessing.get_context("spawn")  # the model's threads and GPU do not survive a fork
+            self._pool = ProcessPoolExecutor(self._num_processes, mp_context=context, initializer=belong_to_parent)
+        try:
+            return self._pool.submit(read_pictures, question.images, question.view)
+        except BrokenProcessPool:
+            self._pool = None
+            return self._start(question)
+
+    def _finished(self, batch: Batch, futures: Sequence[Reading | None]) -> tuple[Batch, list[Pictures]]:
+        pictures = [self._result(*pair) for pair in zip(batch.questions, futures, strict=True)]
+        return batch, pictures
+
+    def _result(self, question: Question, future: Reading | None) -> Pictures:
+        """A question's pictures; where the process died, read once more, as another image may have killed it."""
+        try:
+            if future is None:
+                return read_pictures(question.images, question.view)
+            try:
+                return future.result()
+            except BrokenProcessPool:
+                self._pool = None
+                again = self._start(question)
+                assert again is not None
+                return again.result()
+        except BrokenProcessPool:
+            return Failure("the process that read its images was killed, twice")
+        except (ValueError, OSError) as error:
+            return Failure(one_line(error))

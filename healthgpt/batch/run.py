@@ -1,0 +1,172 @@
+"""A batch: every question that has no answer yet is answered, and every answer is on the disk before the next ones."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any, Self
+
+import numpy as np
+
+from healthgpt.batch.answer_file import AnswerFile
+from healthgpt.batch.batches import Batch, batches_of
+from healthgpt.batch.pictures import Failure, PictureReader, Pictures
+from healthgpt.batch.processes import run_in_processes
+from healthgpt.batch.questions import Question, Questions
+from healthgpt.batch.worker import MakeWorker, Result
+from healthgpt.images import save_image
+from healthgpt.pipeline import Answer, Request
+
+_READ_AHEAD = 2  # batches per process that works on them
+Drawn = tuple[Batch, list[Result]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a run is; `done` and `failed` count what this run did."""
+
+    done: int
+    failed: int
+    total: int
+
+
+class Interrupt:
+    """Turns the first Ctrl-C (or SIGTERM) into a wish to stop after the batch that is at work; the next one ends it.
+
+    Attributes:
+        signal: the one that came, or None.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+
+
+def to_do(answers: AnswerFile, *, retry_failed: bool = False, chunk: slice = slice(None)) -> np.ndarray:
+    """Which questions a run has to answer, as booleans.
+
+    Args:
+        chunk: the part of all questions that is this run's.
+    """
+    wanted = ~answers.done
+    if retry_failed:
+        wanted |= answers.failed
+    mine = np.zeros_like(wanted)
+    mine[chunk] = True
+    return wanted & mine
+
+
+def run_batch(
+    questions: Questions,
+    answers: AnswerFile,
+    makers: list[MakeWorker],
+    *,
+    todo: np.ndarray,
+    batch_size: int,
+    num_readers: int,
+    drawings: Path,
+    stop: Callable[[], bool] = lambda: False,
+) -> Iterator[Progress]:
+    """Answers questions; yields after each batch, whose answers are on the disk then.
+
+    Args:
+        makers: make the workers; one works in this process, several in one each.
+        todo: which questions, as booleans.
+        num_readers: processes that read images ahead.
+        drawings: folder of the images that are drawn.
+        stop: asked after each batch.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    done = failed = 0
+    total = int(todo.sum())
+    pending = ((place, question) for place, question in enumerate(questions) if todo[place])
+    with PictureReader(num_readers) as reader:
+        seen = reader.ahead(batches_of(pending, batch_size), _READ_AHEAD * len(makers))
+        for batch, results in _worked(seen, makers):
+            records = [
+                (place, _record(answers, question, result, drawings))
+                for place, question, result in zip(batch.places, batch.questions, results, strict=True)
+            ]
+            answers.add(records)
+            done, failed = done + len(records), failed + sum("error" in record for _, record in records)
+            yield Progress(done=done, failed=failed, total=total)
+            if stop():
+                return
+
+
+def _worked(seen: Iterable[tuple[Batch, list[Pictures]]], makers: list[MakeWorker]) -> Iterator[Drawn]:
+    """Results of batches; what could not be read never reaches a worker."""
+    unreadable: list[Drawn] = []
+
+    def readable() -> Iterator[tuple[Batch, list[Request]]]:
+        for batch, pictures in seen:
+            good = [i for i, found in enumerate(pictures) if not isinstance(found, Failure)]
+            bad = [i for i, found in enumerate(pictures) if isinstance(found, Failure)]
+            if bad:
+                unreadable.append((_chosen(batch, bad), [pictures[i] for i in bad]))  # type: ignore[misc]
+            if good:
+                yield _chosen(batch, good), [_request(batch.questions[i], pictures[i]) for i in good]
+
+    if len(makers) > 1:
+        worked = run_in_processes(readable(), makers)
+    else:
+        worker = makers[0]()
+        worked = ((batch, worker.run(requests)) for batch, requests in readable())
+    for drawn in worked:
+        yield drawn
+        while unreadable:
+            yield unreadable.pop()
+    yield from unreadable
+
+
+def _chosen(batch: Batch, which: list[int]) -> Batch:
+    return Batch(places=tuple(batch.places[i] for i in which), questions=tuple(batch.questions[i] for i in which))
+
+
+def _request(question: Question, pictures: Any) -> Request:
+    return Request(task=question.task, question=question.text, images=pictures, history=question.history)
+
+
+def _record(answers: AnswerFile, question: Question, result: Result, drawings: Path) -> dict[str, Any]:
+    """What is written of a result; a drawing's picture is on the disk before its record."""
+    if isinstance(result, Failure):
+        return answers.answer(question, "", error=result.reason)
+    metadata = {"tokens": len(result.token_ids)}
+    if isinstance(result, Answer):
+        return answers.answer(question, result.text, metadata=metadata)
+    drawings.mkdir(parents=True, exist_ok=True)
+    path = drawings / f"{file_name(question.id)}.png"
+    save_image(result.image, path)
+    shown = path.relative_to(answers.path.parent) if path.is_relative_to(answers.path.parent) else path.resolve()
+    return answers.answer(question, "", image=str(shown), metadata=metadata)
+
+
+def file_name(question_id: str | int) -> str:
+    """A name for a question's files: its id where that is one, else with a hash that keeps it unique."""
+    text = str(question_id)
+    plain = re.sub(r"[^\w.-]", "_", text, flags=re.ASCII)[:80].lstrip(".")
+    if plain == text:
+        return text
+    return f"{plain}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:10]}"
