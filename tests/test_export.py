@@ -66,6 +66,10 @@ def test_secondary_captures_refer_to_their_source_and_keep_no_patient(tmp_path):
     assert deidentified.DeidentificationMethodCodeSequence[0].CodeValue == "113100"
     assert "SourceImageSequence" not in deidentified
     assert source.SOPInstanceUID.encode() not in (tmp_path / "deidentified.dcm").read_bytes()
+    with pytest.raises(ValueError, match=r"no\.png: holds no patient to keep"):
+        export_image(drawn(), tmp_path / "no.png", seen, keep_patient=True)
+    with pytest.raises(ValueError, match="there is no patient to keep"):
+        export_image(drawn(), tmp_path / "no.dcm", keep_patient=True)
     with pytest.raises(ValueError, match="exclude each other"):
         export_image(drawn(), tmp_path / "no.dcm", seen, keep_patient=True, deidentify=True)
 
@@ -101,6 +105,8 @@ def test_view_writes_the_slice_and_says_what_it_is(tmp_path, capsys):
     assert main(["view", str(tmp_path / "s"), "-o", str(tmp_path / "many.png"), "--slice", "1,3"]) == 0
     assert (tmp_path / "many-1.png").exists()
     assert (tmp_path / "many-3.png").exists()
+    assert main(["view", str(tmp_path / "s"), "-o", str(tmp_path / "mm.png"), "--slice", "-0.5mm"]) == 0
+    assert "slice 0 of 5" in capsys.readouterr().err
     assert main(["view", str(tmp_path / "s"), "-o", str(tmp_path / "many.png")]) == 2
     assert "has 5 slices; choose with --slice" in capsys.readouterr().err
 

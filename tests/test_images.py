@@ -1,13 +1,16 @@
 """Any image to the original's RGB, or a clear refusal."""
 
+import contextlib
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from healthgpt.images import format_of, pad_to_square, read_image, save_image
+from healthgpt.images import View, format_of, pad_to_square, read_image, save_image, see
 
 
 def gradient(width: int = 20, height: int = 10) -> np.ndarray:
@@ -68,6 +71,81 @@ def test_12_bit_colour_is_refused_too():
     assert read_image(np.full((4, 6, 3), 65535, np.uint16)).getpixel((0, 0)) == (255, 255, 255)
 
 
+def png_of_16_bit(pixels: np.ndarray, colour_type: int) -> bytes:
+    """A PNG of kinds that Pillow reads and does not write."""
+    rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels)
+    size = struct.pack(">IIBBBBB", pixels.shape[1], pixels.shape[0], 16, colour_type, 0, 0, 0)
+    chunks = ((b"IHDR", size), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    written = (struct.pack(">I", len(d)) + k + d + struct.pack(">I", zlib.crc32(k + d)) for k, d in chunks)
+    return b"\x89PNG\r\n\x1a\n" + b"".join(written)
+
+
+@pytest.mark.parametrize(("channels", "colour_type"), [(3, 2), (4, 6), (2, 4)])
+def test_files_of_16_bit_colour_are_refused_where_they_would_be_nearly_black(channels, colour_type):
+    pixels = np.random.default_rng(0).integers(0, 65536, (10, 20, channels)).astype(np.uint16)
+    pixels[..., -1] |= 0xFF00
+    read = np.asarray(read_image(png_of_16_bit(pixels, colour_type)))
+    assert np.array_equal(read[..., 0], pixels[..., 0] >> 8)
+    dim = pixels // 20
+    dim[..., -1] = 4000 if channels == 3 else 65535
+    with pytest.raises(ValueError, match=r"16-bit pixels up to 4095|16-bit pixels up to 3327"):
+        read_image(png_of_16_bit(dim, colour_type))
+
+
+def tiff(pixels: np.ndarray, **tags: int) -> bytes:
+    """An uncompressed TIFF of one strip, with the tags that matter here."""
+    size, channels = pixels.shape[:2], pixels.shape[2] if pixels.ndim == 3 else 1
+    data = pixels.tobytes()
+    bits = 8 * pixels.itemsize
+    entries = {256: size[1], 257: size[0], 258: bits, 259: 1, 262: tags.get("interpretation", 1), 273: 0,
+               277: channels, 278: size[0], 279: len(data), 284: tags.get("planes", 1), 339: 1}  # fmt: skip
+    offset = 8 + 2 + 12 * len(entries) + 4
+    three = struct.pack("<HHH", bits, bits, bits) if channels == 3 else b""
+    values = {**entries, 273: offset + len(three)}
+    directory = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in values.items())
+    if channels == 3:
+        directory = directory.replace(struct.pack("<HHII", 258, 4, 1, bits), struct.pack("<HHII", 258, 3, 3, offset))
+        directory = directory.replace(struct.pack("<HHII", 339, 4, 1, 1), struct.pack("<HHII", 339, 4, 1, 1))
+    return b"II*\0" + struct.pack("<IH", 8, len(entries)) + directory + bytes(4) + three + data
+
+
+def test_tiff_of_16_bit_in_which_0_is_white_is_turned():
+    pixels = np.linspace(0, 65535, 200).reshape(10, 20).astype(np.uint16)
+    read = np.asarray(read_image(tiff(pixels, interpretation=0)))[..., 0]
+    assert np.abs(read - (255 - np.round(pixels / 257))).max() == 0
+
+
+def test_tiff_of_unsigned_32_bit_is_not_negative():
+    pixels = np.linspace(0, 2**32 - 1, 200).reshape(10, 20).astype(np.uint32)
+    (seen,) = see(tiff(pixels), View.of(window="minmax"))
+    assert np.array_equal(seen.pixels, np.rint(pixels / (2**32 - 1) * 255))
+
+
+def test_tiff_of_16_bit_channels_apart_is_refused_and_not_garbled():
+    pixels = np.zeros((10, 20, 3), np.uint16)
+    with pytest.raises(ValueError, match="a TIFF with channels of 16 bits apart from each other"):
+        read_image(tiff(pixels, interpretation=2, planes=2))
+
+
+def test_pages_of_another_kind_are_refused_and_not_clipped(tmp_path):
+    pages = [Image.fromarray(gradient()), Image.fromarray(gradient().astype(np.uint16) * 100)]
+    pages[0].save(tmp_path / "p.tiff", save_all=True, append_images=pages[1:])
+    with pytest.raises(ValueError, match=r"page 1 is grey of uint16, and page 0 is grey of uint8"):
+        see(tmp_path / "p.tiff", View.of(slice=1))
+    pages[1] = Image.fromarray(gradient(30, 20))
+    pages[0].save(tmp_path / "p.tiff", save_all=True, append_images=pages[1:])
+    assert see(tmp_path / "p.tiff", View.of(slice=1))[0].pixels.shape == (20, 30)
+    with pytest.raises(ValueError, match=r"p\.tiff: its slices are of several sizes"):
+        see(tmp_path / "p.tiff", View.of(slice="montage"))
+
+
+def test_dim_pages_behind_a_black_one_are_refused(tmp_path):
+    pages = [Image.fromarray(np.full((4, 6), value, np.uint16)) for value in (0, 4000)]
+    pages[0].save(tmp_path / "p.tiff", save_all=True, append_images=pages[1:])
+    with pytest.raises(ValueError, match="16-bit pixels up to 4000 only"):
+        see(tmp_path / "p.tiff", View.of(slice=1))
+
+
 @pytest.mark.parametrize("shape", [(4, 6), (4, 6, 1), (4, 6, 3), (4, 6, 4)])
 def test_arrays(shape):
     pixels = np.random.default_rng(0).integers(0, 255, shape, dtype=np.uint8)
@@ -97,6 +175,7 @@ def test_arrays(shape):
         (b"ObjectType = Image\n", "a damaged or truncated volume"),
         (b"\x93NUMPY\x01\x00", "a damaged NumPy file"),
         (b"%PDF-1.7 something", "not an image of a known format"),
+        (b"II*\0" + bytes(100), "a damaged TIFF, or one of a kind that is not read"),
     ],
 )
 def test_what_cannot_be_read_without_a_guess_is_refused(source, message):
@@ -109,6 +188,8 @@ def test_missing_folders_and_unreadable_paths_are_named(tmp_path):
         read_image(tmp_path / "nothing.png")
     with pytest.raises(ValueError, match="an empty folder"):
         read_image(tmp_path)
+    with pytest.raises(ValueError, match="/dev/null: neither a file nor a folder"):
+        read_image("/dev/null")
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "bmp", "tiff", "webp"])
@@ -135,6 +216,15 @@ def test_a_gif_is_no_known_format():
     Image.fromarray(gradient()).save(data, format="GIF")
     with pytest.raises(ValueError, match="not an image of a known format"):
         read_image(data.getvalue())
+
+
+def test_damaged_pictures_end_in_one_line_without_pillow_s_own_words(tmp_path, capfd, recwarn):
+    data = tiff(np.full((10, 20), 60000, np.uint16))
+    for place in range(10, 142):
+        (tmp_path / "p.tiff").write_bytes(data[:place] + b"\xff\xff" + data[place + 2 :])
+        with contextlib.suppress(ValueError):
+            read_image(tmp_path / "p.tiff")
+    assert (capfd.readouterr().err, [str(warning.message) for warning in recwarn]) == ("", [])
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_unpacked():

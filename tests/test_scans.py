@@ -1,7 +1,9 @@
 """Medical files to pixels: equal to the libraries' own readers, the right way up, and loud about what is wrong."""
 
+import gzip
 import io
 import itertools
+import logging
 import tarfile
 import warnings
 import zipfile
@@ -16,9 +18,11 @@ import SimpleITK as sitk  # noqa: N813
 from PIL import Image
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut, apply_voi_lut, pixel_array
+from pydicom.sequence import Sequence
 from pydicom.uid import (
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
@@ -267,6 +271,77 @@ def test_a_series_is_sorted_by_position(tmp_path):
     assert sheet.slices == (0, 1, 2, 4, 5)
 
 
+def one(**fields) -> Sequence:
+    item = Dataset()
+    for name, value in fields.items():
+        setattr(item, name, value)
+    return Sequence([item])
+
+
+def test_every_slice_has_its_own_file_s_window_and_rescaling(tmp_path):
+    for i in range(3):
+        fields = {"RescaleSlope": i + 1, "WindowWidth": 100 * (i + 1), "WindowCenter": 50 * i, "InstanceNumber": i}
+        saved(ct_slice(VALUES, 3.0 * i, **fields), tmp_path / f"{i}.dcm")
+    pictures = see(tmp_path, View.of(slice="0,1,2"))
+    for i, seen in enumerate(pictures):
+        assert np.abs(seen.pixels - expected_of(pydicom.dcmread(tmp_path / f"{i}.dcm"), 0)).max() <= 0.5
+        assert seen.window == f"file ({100 * (i + 1)}/{50 * i})"
+    assert see(tmp_path, View.of(slice=12, plane="coronal"))[0].window == "file (200/50)"  # the middle slice's
+
+
+@pytest.mark.parametrize(("kind", "window"), [("HU", "soft tissue (400/40)"), ("US", "percentile")])
+def test_enhanced_multi_frame_has_its_fields_in_groups(tmp_path, kind, window):
+    frames = np.random.default_rng(0).integers(0, 2000, (3, 24, 32)).astype(np.uint16)
+    dataset = ct_slice(VALUES, SOPClassUID=EnhancedCTImageStorage, NumberOfFrames=3, PixelData=frames.tobytes())
+    for field in ("RescaleSlope", "RescaleIntercept", "RescaleType", "PixelSpacing", "ImagePositionPatient"):
+        delattr(dataset, field)
+    dataset.SharedFunctionalGroupsSequence = one(
+        PlaneOrientationSequence=one(ImageOrientationPatient=[1, 0, 0, 0, 1, 0]),
+        PixelMeasuresSequence=one(PixelSpacing=[0.5, 0.7]),
+        PixelValueTransformationSequence=one(RescaleSlope=1, RescaleIntercept=0, RescaleType=kind),
+    )
+    dataset.PerFrameFunctionalGroupsSequence = Sequence(
+        [one(PlanePositionSequence=one(ImagePositionPatient=[0, 0, 2.0 * i]))[0] for i in range(3)]
+    )
+    path = saved(dataset, tmp_path / "enhanced.dcm")
+    (seen,) = see(path, View.of(slice="2mm"))
+    assert (seen.slices, seen.spacing, seen.plane) == ((1,), (0.5, 0.7), "axial")
+    assert seen.window.startswith(window)
+    assert np.array_equal(read_scan(path).volume, frames)
+    dataset.PerFrameFunctionalGroupsSequence[1].FrameVOILUTSequence = one(WindowWidth=300, WindowCenter=20)
+    assert see(saved(dataset, path), View.of(slice=1))[0].window == "file (300/20)"
+
+
+def test_padding_does_not_wash_out_percentiles(tmp_path):
+    values = np.abs(VALUES)
+    values[:8] = -1024  # stored as 0
+    fields = {"Modality": "MR", "PixelPaddingValue": 0, "RescaleType": "US"}
+    (seen,) = see(saved(ct_slice(values, **fields), tmp_path / "mr.dcm"), View.of(window="minmax"))
+    assert seen.window == f"percentile 0-100 ({np.ptp(values[8:])}/{(values[8:].min() + values[8:].max()) / 2:g})"
+    assert (seen.pixels[:8] == 0).all()
+
+
+def test_a_sigmoid_far_from_its_level_is_silent(tmp_path, recwarn):
+    fields = {"WindowWidth": 0.1, "WindowCenter": 40, "VOILUTFunction": "SIGMOID"}
+    assert np.ptp(grey(see(saved(ct_slice(VALUES, **fields), tmp_path / "ct.dcm")))) == 255
+    assert [str(warning.message) for warning in recwarn if "overflow" in str(warning.message)] == []
+
+
+def test_a_slice_s_thickness_that_is_none_does_no_harm(tmp_path):
+    for thickness in ("nan", "0", "-2", ""):
+        path = saved(ct_slice(VALUES, SliceThickness=thickness), tmp_path / "ct.dcm")
+        assert see(path)[0].plane == "axial", thickness
+
+
+def test_slices_of_a_tilted_gantry_keep_their_plane(tmp_path):
+    tilt = [1, 0, 0, 0, *(float(part) for part in np.round((np.cos(0.35), np.sin(0.35)), 6))]
+    for i in range(4):
+        saved(ct_slice(VALUES, 5.0 * i, ImageOrientationPatient=tilt), tmp_path / f"{i}.dcm")
+    assert see(tmp_path, View.of(slice=1))[0].plane == "axial"
+    with pytest.raises(ValueError, match=r"no sagittal plane can be cut: .* shifted against each other by 20 degrees"):
+        see(tmp_path, View.of(slice=1, plane="sagittal"))
+
+
 def test_a_series_that_is_none_is_refused(tmp_path):
     series(tmp_path / "twice", [0.0, 3.0, 3.0])
     with pytest.raises(ValueError, match=r"1\.5 frames per position"):
@@ -279,6 +354,20 @@ def test_a_series_that_is_none_is_refused(tmp_path):
     saved(ct_slice(VALUES[:8, :8], 6.0, SeriesInstanceUID="1.2.4"), tmp_path / "two" / "other.dcm")
     with pytest.raises(ValueError, match="files of 2 series"):
         read_scan(tmp_path / "two")
+    series(tmp_path / "spacing", [0.0, 3.0])
+    saved(ct_slice(VALUES[:8, :8], 6.0, PixelSpacing=[1, 0.5]), tmp_path / "spacing" / "other.dcm")
+    with pytest.raises(ValueError, match=r"other\.dcm: the pixels' spacing is 1x0\.5 mm, elsewhere .* 0\.5x0\.5 mm"):
+        read_scan(tmp_path / "spacing")
+    series(tmp_path / "localizer", [0.0, 3.0])
+    coronal = {"ImageOrientationPatient": [1, 0, 0, 0, 0, -1]}
+    saved(ct_slice(VALUES[:8, :8], 6.0, **coronal), tmp_path / "localizer" / "0.dcm")  # the first by its name
+    with pytest.raises(ValueError, match=r"/0\.dcm: lies in another plane"):
+        read_scan(tmp_path / "localizer")
+    series(tmp_path / "cut", [0.0, 3.0])
+    path = next((tmp_path / "cut").iterdir())
+    path.write_bytes(path.read_bytes().partition(b"\x28\0\x10\0US")[0])  # before its Rows
+    with pytest.raises(ValueError, match=rf"{path.name}: a damaged DICOM file"):
+        read_scan(tmp_path / "cut")
     series(tmp_path / "uneven", [0.0, 3.0, 8.0])
     assert read_scan(tmp_path / "uneven").affine is None
     with pytest.raises(ValueError, match="no coronal plane can be cut"):
@@ -335,6 +424,43 @@ def test_air_tells_a_ct_without_a_header(tmp_path):
     assert see(tmp_path / "mr.nii")[0].window.startswith("percentile")
 
 
+def test_air_is_looked_for_in_the_whole_volume(tmp_path):
+    volume = np.stack([VALUES, np.abs(VALUES)], axis=-1).astype(np.int16)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), tmp_path / "ct.nii")
+    assert [seen.window for seen in see(tmp_path / "ct.nii", View.of(slice="0,1"))] == ["soft tissue (400/40)"] * 2
+
+
+def test_a_nifti_pair_is_known_by_either_name(tmp_path):
+    nibabel.save(nibabel.Nifti1Pair(VALUES[..., None].astype(np.int16), np.eye(4)), tmp_path / "v.hdr")
+    for name in ("v.hdr", "v.img"):
+        assert np.array_equal(read_scan(tmp_path / name).volume[0], VALUES.T)
+    (tmp_path / "v.hdr").rename(tmp_path / "alone.hdr")
+    with pytest.raises(ValueError, match=r"alone\.hdr: its values are in alone\.img, which is not beside it"):
+        read_scan(tmp_path / "alone.hdr")
+    with pytest.raises(ValueError, match="a header of NIfTI alone"):
+        read_scan((tmp_path / "alone.hdr").read_bytes())
+
+
+def test_a_packed_file_may_be_of_several_parts(tmp_path):
+    data = nibabel.Nifti1Image(VALUES[..., None].astype(np.int16), np.eye(4)).to_bytes()
+    (tmp_path / "v.nii.gz").write_bytes(gzip.compress(data[:500]) + gzip.compress(data[500:]))
+    assert np.array_equal(read_scan(tmp_path / "v.nii.gz").volume[0], VALUES.T)
+
+
+def test_nifti_in_micrometres_is_shown_in_millimetres(tmp_path):
+    image = nibabel.Nifti1Image(VALUES[..., None].astype(np.int16), np.diag([700.0, 700.0, 2000.0, 1.0]))
+    image.header.set_xyzt_units("micron")
+    nibabel.save(image, tmp_path / "v.nii")
+    assert read_scan(tmp_path / "v.nii").spacing == pytest.approx(sitk.ReadImage(tmp_path / "v.nii").GetSpacing()[:2])
+
+
+def test_colour_of_nifti_may_have_transparency(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 5, 4, 4)).astype(np.uint8)
+    kind = np.dtype([(channel, np.uint8) for channel in "RGBA"])
+    nibabel.save(nibabel.Nifti1Image(pixels.view(kind)[..., 0], np.eye(4)), tmp_path / "v.nii")
+    assert np.array_equal(read_scan(tmp_path / "v.nii").volume.transpose(2, 1, 0, 3), pixels[..., :3])
+
+
 @pytest.mark.parametrize("ending", ["mha", "nrrd", "mhd"])
 def test_metaimage_and_nrrd_are_simpleitks(tmp_path, ending):
     values = np.random.default_rng(0).integers(-1000, 1000, (4, 6, 5)).astype(np.int16)
@@ -386,6 +512,21 @@ def test_archives_that_are_traps_are_refused(tmp_path):
         archive.writestr("../../out.png", b"x")
     with pytest.raises(ValueError, match="which leads out of it"):
         read_scan(tmp_path / "out.zip")
+    with zipfile.ZipFile(tmp_path / "nested.zip", "w") as archive:
+        archive.write(tmp_path / "out.zip", "out.zip")
+    with pytest.raises(ValueError, match="an archive in an archive"):
+        read_scan(tmp_path / "nested.zip")
+    with zipfile.ZipFile(tmp_path / "nameless.zip", "w") as archive:
+        archive.writestr(".", b"x")
+    with pytest.raises(ValueError, match=r"holds the path '\.'"):
+        read_scan(tmp_path / "nameless.zip")
+    with zipfile.ZipFile(tmp_path / "damaged.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.png", bytes(1000))
+    data = bytearray((tmp_path / "damaged.zip").read_bytes())
+    data[46:56] = b"\x55" * 10
+    (tmp_path / "damaged.zip").write_bytes(data)
+    with pytest.raises(ValueError, match=r"damaged\.zip/a\.png: damaged in its archive"):
+        read_scan(tmp_path / "damaged.zip")
     with zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("a.npy", bytes(10**8))
     with pytest.raises(ValueError, match="unpacks to 100000000 bytes from"):
@@ -401,6 +542,8 @@ def test_archives_that_are_traps_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (lambda v: np.zeros_like(v)[..., None].astype(np.uint8), "nothing to see in the window as stored"),
+        (lambda v: np.where(v > 0, 1.7e308, -1.7e308)[..., None], r"v\.nii: .* too far apart"),
         (lambda v: v[..., None].astype(np.float32) * np.nan, "has no value that is a number|no finite numbers"),
         (lambda v: np.zeros_like(v)[..., None].astype(np.int16), "all values are 0; there is nothing to see"),
     ],
@@ -409,6 +552,60 @@ def test_values_that_show_nothing_are_refused(tmp_path, change, message):
     nibabel.save(nibabel.Nifti1Image(change(VALUES), np.eye(4)), tmp_path / "v.nii")
     with pytest.raises(ValueError, match=message):
         read_image(tmp_path / "v.nii")
+
+
+HEADER = b"NDims = 3\nDimSize = 2 2 2\nElementType = MET_SHORT\nElementDataFile = "
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (HEADER, "does not say where its values are"),
+        (HEADER + b"../v.raw\n", r"its values are in \.\./v\.raw, expected a file beside it"),
+        (b"Comment = " + b"a" * 5000 + b"\n" + HEADER + b"/v.raw", "expected a file beside it"),
+        (HEADER + b"v.raw\n", r"v\.raw, which is not beside it"),
+        (HEADER + b"LOCAL\n" + bytes(15), "a damaged or truncated volume"),
+        (HEADER.replace(b"DimSize", b"DimSise") + b"LOCAL\n", "its header has no DimSize"),
+        (HEADER.replace(b"2 2 2", b"2 2") + b"LOCAL\n", "its NDims and DimSize do not agree"),
+        (HEADER.replace(b"SHORT", b"SHIRT") + b"LOCAL\n", "values of type 'MET_SHIRT'"),
+    ],
+)
+def test_damaged_metaimage_is_refused_without_itk_s_own_words(tmp_path, capfd, data, message):
+    (tmp_path / "v.mhd").write_bytes(data)
+    with pytest.raises(ValueError, match=message):
+        read_scan(tmp_path / "v.mhd")
+    assert capfd.readouterr().err == ""
+
+
+def test_a_damaged_header_is_refused_without_nibabel_s_own_words(tmp_path, capfd):
+    data = bytearray(nibabel.Nifti1Image(VALUES[..., None].astype(np.int16), np.eye(4)).to_bytes())
+    data[80:84] = np.float32(-1).tobytes()  # pixdim[1], which nibabel mends
+    (tmp_path / "v.nii").write_bytes(data)
+    handler = logging.StreamHandler()
+    logging.getLogger("nibabel.global").addHandler(handler)
+    assert see(tmp_path / "v.nii")[0].spacing == (1, 1)
+    logging.getLogger("nibabel.global").removeHandler(handler)
+    assert capfd.readouterr().err == ""
+
+
+def test_damaged_run_lengths_are_refused_in_one_line(tmp_path, capfd):
+    dataset = ct_slice(np.random.default_rng(0).integers(0, 1000, (64, 64)))
+    dataset.compress(RLELossless)
+    path = saved(dataset, tmp_path / "ct.dcm")
+    data = bytearray(path.read_bytes())
+    data[-2000:-1990] = b"\x7f" * 10
+    path.write_bytes(data[:-700])
+    with pytest.raises(ValueError, match=r"a damaged DICOM file|cannot be decoded"):
+        see(path)
+    assert capfd.readouterr().err == ""
+
+
+def test_only_files_of_several_volumes_have_another_volume(tmp_path):
+    path = saved(ct_slice(VALUES), tmp_path / "ct.dcm")
+    Image.fromarray(VALUES.astype(np.uint8)).save(tmp_path / "picture.png")
+    for source in (path, tmp_path / "picture.png", VALUES.astype(np.uint8)):
+        with pytest.raises(ValueError, match="volume 2 is not there; it has 1"):
+            read_scan(source, volume=2)
 
 
 def test_a_library_s_own_images_are_read():
@@ -430,6 +627,14 @@ def test_files_without_pixels_say_so(tmp_path):
         delattr(dataset, field)
     with pytest.raises(ValueError, match=r"sr\.dcm: a DICOM file without pixels \(SR\)"):
         read_image(saved(dataset, tmp_path / "sr.dcm"))
+
+
+def test_a_dicomdir_says_what_to_name_instead(tmp_path):
+    dataset = ct_slice(VALUES, DirectoryRecordSequence=one(PatientName="Doe^Jane"))
+    for field in ("PixelData", "Rows", "Columns"):
+        delattr(dataset, field)
+    with pytest.raises(ValueError, match="a DICOMDIR, which only lists files"):
+        read_scan(saved(dataset, tmp_path / "DICOMDIR"))
 
 
 def test_nothing_of_a_patient_is_in_messages(tmp_path, capfd, caplog):

@@ -86,11 +86,14 @@ def run_answer(flags: argparse.Namespace) -> int:
 
 def run_draw(flags: argparse.Namespace) -> int:
     """`healthgpt draw`"""
-    from healthgpt.images.export import export_image
+    from healthgpt.images.export import check_export, export_image
 
     flags.save_path = flags.save_path or Path("output.png")
     _check_targets(flags, image=True)
     question, seen = _request(flags)
+    source = seen[0] if len(seen) == 1 else None
+    keep_patient, deidentify = bool(flags.keep_patient), bool(flags.deidentify)
+    check_export(flags.save_path, source, keep_patient, deidentify)
     images = [picture.picture() for picture in seen]
     model = load_model(flags)
     decoding = decoding_of(flags)
@@ -100,13 +103,7 @@ def run_draw(flags: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     if asked is not None and asked < len(drawing.token_ids):
         note(f"--max_new_tokens {asked} is ignored: a drawing always has {len(drawing.token_ids)} tokens")
-    export_image(
-        drawing.image,
-        flags.save_path,
-        seen[0] if len(seen) == 1 else None,
-        keep_patient=bool(flags.keep_patient),
-        deidentify=bool(flags.deidentify),
-    )
+    export_image(drawing.image, flags.save_path, source, keep_patient=keep_patient, deidentify=deidentify)
     print(f"drawn {drawing.image.width}x{drawing.image.height}: {flags.save_path}")
     result = {"indices": drawing.indices, "save_path": str(flags.save_path), "prompt_ids": drawing.prompt_ids}
     _report(flags, question, result, seconds)

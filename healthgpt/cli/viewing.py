@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +26,17 @@ def add_look_flags(command: argparse.ArgumentParser) -> None:
     look.add_argument("--slice", help="index, middle, 50%%, -12.5mm, montage[:N], or several with commas")
     look.add_argument("--plane", help="axial, coronal or sagittal (default: the file's own)")
     look.add_argument("--volume", type=int, help="which volume of a file of several")
+
+
+def with_values(arguments: Sequence[str]) -> list[str]:
+    """The same arguments, `--slice -12.5mm` as one word: argparse takes what begins with a dash for a flag."""
+    words: list[str] = []
+    for argument in arguments:
+        if words and words[-1] == "--slice" and re.match(r"-\.?\d", argument):
+            words[-1] += f"={argument}"
+        else:
+            words.append(argument)
+    return words
 
 
 def view_of(flags: argparse.Namespace) -> View:

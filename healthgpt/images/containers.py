@@ -14,7 +14,8 @@ from typing import BinaryIO
 
 from healthgpt.images.limits import MAX_UNPACKED
 
-_HEAD = 1024
+HEAD = 1024  # bytes by which a file is known
+GZIP = b"\x1f\x8b"
 _TAR_MAGIC = (257, b"ustar")
 _MOST_FILES = 100_000
 # A member of an archive that unpacks to so many bytes, and so many times its packed size, is a trap.
@@ -36,7 +37,7 @@ class Member:
     def head(self) -> bytes:
         """Its first bytes, by which it is known."""
         with self.open() as file:
-            return file.read(_HEAD)
+            return file.read(HEAD)
 
     def read(self) -> bytes:
         with self.open() as file:
@@ -67,8 +68,32 @@ def files_of_archive(data: bytes, name: str) -> list[Member]:
     """
     try:
         return _zip(data, name) if data[:2] == b"PK" else _tar(data, name)
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, zlib.error, NotImplementedError):
-        raise ValueError(f"{name}: a damaged archive") from None
+    except Exception as error:  # damaged archives end in errors of every kind
+        if isinstance(error, ValueError) and str(error).startswith(name):
+            raise
+        raise ValueError(f"{name}: a damaged archive ({type(error).__name__})") from None
+
+
+def unpacked(data: bytes, name: str) -> bytes:
+    """What a gzip file holds, all of its parts.
+
+    Raises:
+        ValueError: damaged, truncated, or more than it may unpack to.
+    """
+    parts, size = [], 0
+    while data[:2] == GZIP:
+        unpacker = zlib.decompressobj(wbits=31)
+        try:
+            parts.append(unpacker.decompress(data, MAX_UNPACKED + 1 - size))
+        except zlib.error:
+            raise ValueError(f"{name}: a damaged gzip file") from None
+        size += len(parts[-1])
+        if size > MAX_UNPACKED:
+            raise ValueError(f"{name}: unpacks to more than {MAX_UNPACKED} bytes")
+        if not unpacker.eof:
+            raise ValueError(f"{name}: a truncated gzip file")
+        data = unpacker.unused_data
+    return parts[0] if len(parts) == 1 else b"".join(parts)
 
 
 def _zip(data: bytes, name: str) -> list[Member]:
@@ -84,7 +109,7 @@ def _zip(data: bytes, name: str) -> list[Member]:
     def opened(entry: zipfile.ZipInfo) -> BinaryIO:
         try:
             return io.BytesIO(archive.read(entry))
-        except (zipfile.BadZipFile, EOFError, OSError, zlib.error, NotImplementedError, RuntimeError):
+        except Exception:  # as above
             raise ValueError(f"{name}/{entry.filename}: damaged in its archive") from None
 
     return _shown([Member(f"{name}/{entry.filename}", partial(opened, entry)) for entry in entries], name)
@@ -96,8 +121,11 @@ def _tar(data: bytes, name: str) -> list[Member]:
     _check(name, [entry.name for entry in entries], sum(entry.size for entry in entries))
 
     def opened(entry: tarfile.TarInfo) -> BinaryIO:
-        file = archive.extractfile(entry)
-        content = file.read() if file else b""
+        try:
+            file = archive.extractfile(entry)
+            content = file.read() if file else b""
+        except Exception:  # as above
+            content = b""
         if len(content) < entry.size:
             raise ValueError(f"{name}/{entry.name}: damaged in its archive")
         return io.BytesIO(content)
@@ -108,7 +136,7 @@ def _tar(data: bytes, name: str) -> list[Member]:
 def _check(name: str, members: list[str], size: int) -> None:
     for member in members:
         path = PurePosixPath(member.replace("\\", "/"))
-        if path.is_absolute() or ".." in path.parts or ":" in path.parts[0][1:2]:
+        if path.is_absolute() or not path.parts or ".." in path.parts or ":" in path.parts[0][1:2]:
             raise ValueError(f"{name}: holds the path {member!r}, which leads out of it")
     if len(members) > _MOST_FILES:
         raise ValueError(f"{name}: holds {len(members)} files, more than {_MOST_FILES}")

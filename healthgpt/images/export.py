@@ -64,10 +64,10 @@ def export_image(
         deidentify: write no reference to the source either, as DICOM PS3.15's basic profile has it, and say so.
 
     Raises:
-        ValueError: an ending without a format, a place that cannot be written, or flags that exclude each other.
+        ValueError: an ending without a format, a place that cannot be written, flags that exclude each other, or no
+            patient to keep.
     """
-    if keep_patient and deidentify:
-        raise ValueError("keeping the patient and deidentifying exclude each other")
+    check_export(path, source, keep_patient, deidentify)
     kind = kind_of(path)
     if kind == "dicom":
         dataset = _secondary_capture(image, source, keep_patient, deidentify)
@@ -76,6 +76,21 @@ def export_image(
         _write_nifti(image, path, source)
     else:
         save_image(image, path)
+
+
+def check_export(path: Path, source: Seen | None, keep_patient: bool, deidentify: bool) -> None:
+    """Fails before a picture is drawn where it could not be exported as asked.
+
+    Raises:
+        ValueError: as `export_image`.
+    """
+    kind = kind_of(path)
+    if keep_patient and deidentify:
+        raise ValueError("keeping the patient and deidentifying exclude each other")
+    if keep_patient and kind != "dicom":
+        raise ValueError(f"{path}: holds no patient to keep, expected a name that ends in {' or '.join(DICOM_ENDINGS)}")
+    if keep_patient and (source is None or not _is_dicom(source)):
+        raise ValueError("there is no patient to keep: the picture is not drawn from one DICOM image")
 
 
 def on_source_grid(image: Image.Image, source: Seen) -> np.ndarray:

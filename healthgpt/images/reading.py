@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
 import os
-import zlib
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -12,17 +10,16 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from healthgpt.images.containers import Member, files_of_archive, files_of_folder, is_archive
+from healthgpt.images.arrays import is_array, read_array
+from healthgpt.images.containers import GZIP, HEAD, Member, files_of_archive, files_of_folder, is_archive, unpacked
 from healthgpt.images.dicom import is_dicom, read_dicom, read_series, scan_of_dataset
-from healthgpt.images.limits import MAX_UNPACKED
+from healthgpt.images.itk import is_itk, read_itk
+from healthgpt.images.nifti import is_nifti, read_nifti
 from healthgpt.images.pictures import read_picture, scan_of_picture, scan_of_pixels
-from healthgpt.images.scan import Scan
+from healthgpt.images.scan import Scan, choose_volume
 from healthgpt.images.view import Seen, View, look
-from healthgpt.images.volumes import read_array, read_itk, read_nifti
 
 ImageSource = Any  # a path, bytes, a PIL image, an array, or a library's image; anything else is refused by name
-_HEAD = 1024
-_GZIP = b"\x1f\x8b"
 
 
 def read_image(source: ImageSource, view: View = View()) -> Image.Image:
@@ -65,16 +62,16 @@ def read_scan(source: ImageSource, *, volume: int | None = None) -> Scan:
     if isinstance(source, Scan):
         return source
     if isinstance(source, Image.Image):
-        return scan_of_picture(source, "the image")
+        return _of_one_volume(scan_of_picture)(source, "the image", volume)
     if isinstance(source, np.ndarray):
-        return scan_of_pixels(source, "the array")
+        return _of_one_volume(scan_of_pixels)(source, "the array", volume)
     if isinstance(source, bytes):
         return _read_bytes(source, "the image", volume)
     if isinstance(source, str | os.PathLike):
         return _read_path(Path(source), volume)
     library = type(source).__module__.partition(".")[0]
     if library == "pydicom":
-        return scan_of_dataset(source, "the dataset")
+        return _of_one_volume(scan_of_dataset)(source, "the dataset", volume)
     if library == "nibabel":
         return read_nifti(source, "the image", volume)
     if library == "SimpleITK":
@@ -92,46 +89,50 @@ def _read_path(path: Path, volume: int | None) -> Scan:
     try:
         if path.is_dir():
             return _read_files(files_of_folder(path), name, "folder", volume)
-        with path.open("rb") as file:
-            head = file.read(_HEAD)
-        kind = _kind(head, lambda: _unpacked_head(path))
-        if kind is read_nifti or (kind is not None and head[:2] != _GZIP):
-            return kind(path, name, volume)
-        return _read_bytes(path.read_bytes(), name, volume)
+        if not path.is_file():
+            raise ValueError(f"{name}: neither a file nor a folder")
+        head = _head(path)
+        if not head:
+            raise ValueError(f"{name}: an empty file")
+        header = path.with_suffix(".hdr")
+        if path.suffix.lower() == ".img" and header.is_file() and is_nifti(_head(header)):
+            return read_nifti(header, name, volume)
+        if head[:2] == GZIP or is_dicom(head) or is_archive(head):
+            return _read_bytes(path.read_bytes(), name, volume)
+        return _reader(head)(path, name, volume)
     except PermissionError:
         raise ValueError(f"{name}: no permission to read it") from None
 
 
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(HEAD)
+
+
 def _read_member(archive: Path, name: str, volume: int | None) -> Scan:
-    files = files_of_archive(_archive_bytes(archive), str(archive))
+    data = archive.read_bytes()
+    if data[:2] == GZIP:
+        data = unpacked(data, str(archive))
+    if not is_archive(data[:HEAD]):
+        raise FileNotFoundError(f"{name}: no such image; {archive} is a file and no archive")
+    files = files_of_archive(data, str(archive))
     inside = [file for file in files if file.name == name or file.name.startswith(f"{name}/")]
     if not inside:
         raise FileNotFoundError(f"{name}: no such file in the archive, which has {len(files)}")
     return _read_files(inside, name, "folder", volume)
 
 
-def _archive_bytes(path: Path) -> bytes:
-    data = path.read_bytes()
-    if data[:2] == _GZIP:
-        data = _gunzip(data, str(path))
-    if not is_archive(data[:_HEAD]):
-        raise FileNotFoundError(f"{path}: is a file and no archive")
-    return data
-
-
-def _read_bytes(data: bytes, name: str, volume: int | None) -> Scan:
+def _read_bytes(data: bytes, name: str, volume: int | None, in_archive: bool = False) -> Scan:
     if not data:
         raise ValueError(f"{name}: an empty file")
-    if data[:2] == _GZIP:
-        data = _gunzip(data, name)
-    kind = _kind(data[:_HEAD], lambda: b"")
-    if kind is not None:
-        return kind(data, name, volume)
-    if is_dicom(data[:_HEAD]):
-        return read_dicom(data, name)
-    if is_archive(data[:_HEAD]):
+    if data[:2] == GZIP:
+        data = unpacked(data, name)
+    head = data[:HEAD]
+    if is_archive(head):
+        if in_archive:
+            raise ValueError(f"{name}: an archive in an archive; unpack it first")
         return _read_files(files_of_archive(data, name), name, "archive", volume)
-    return read_picture(data, name)
+    return _reader(head)(data, name, volume)
 
 
 def _read_files(files: list[Member], name: str, kind: str, volume: int | None) -> Scan:
@@ -140,50 +141,40 @@ def _read_files(files: list[Member], name: str, kind: str, volume: int | None) -
         raise ValueError(f"{name}: an empty {kind}")
     series = [file for file in files if is_dicom(file.head())]
     if series:
+        choose_volume(1, volume, name)
         return read_series(series, name)
     if len(files) == 1:
-        return _read_bytes(files[0].read(), files[0].name, volume)
-    raise ValueError(f"{name}: a {kind} of {len(files)} files, none of them DICOM; name the one that is meant")
+        return _read_bytes(files[0].read(), files[0].name, volume, in_archive=True)
+    raise ValueError(f"{name}: none of the {len(files)} files in this {kind} is DICOM; name the one that is meant")
 
 
-def _kind(head: bytes, unpacked: Callable[[], bytes]) -> Callable[..., Scan] | None:
-    """The reader of a volume file that begins so; None for DICOM, archives and pictures."""
-    if head[:2] == _GZIP:
-        head = unpacked()
-    if head[344:347] in (b"n+1", b"ni1") or head[4:7] in (b"n+2", b"ni2"):
+def _reader(head: bytes) -> Callable[[Any, str, int | None], Scan]:
+    """What reads a file that begins so, from its path or its bytes."""
+    if is_nifti(head):
         return read_nifti
-    if head[:4] == b"NRRD" or any(head.lstrip().startswith(key) for key in (b"ObjectType", b"NDims", b"Comment =")):
+    if is_itk(head):
         return read_itk
-    return read_array if head[:6] == b"\x93NUMPY" else None
+    if is_array(head):
+        return read_array
+    return _of_one_volume(read_dicom if is_dicom(head) else read_picture)
 
 
-def _unpacked_head(path: Path) -> bytes:
-    try:
-        with gzip.open(path) as file:
-            return file.read(_HEAD)
-    except (OSError, EOFError, zlib.error):
-        return b""
+def _of_one_volume(read: Callable[[Any, str], Scan]) -> Callable[[Any, str, int | None], Scan]:
+    def checked(source: Any, name: str, volume: int | None) -> Scan:
+        choose_volume(1, volume, name)
+        return read(source, name)
 
-
-def _gunzip(data: bytes, name: str) -> bytes:
-    try:
-        unpacker = zlib.decompressobj(wbits=31)
-        unpacked = unpacker.decompress(data, MAX_UNPACKED)
-    except zlib.error:
-        raise ValueError(f"{name}: a damaged gzip file") from None
-    if unpacker.unconsumed_tail:
-        raise ValueError(f"{name}: unpacks to more than {MAX_UNPACKED} bytes")
-    if not unpacker.eof:
-        raise ValueError(f"{name}: a truncated gzip file")
-    return unpacked
+    return checked
 
 
 def describe(pictures: Iterable[Seen]) -> str:
     """In one line, what was chosen: for the user to read."""
-    first = next(iter(pictures))
-    parts = [f"window {first.window}"]
+    pictures = list(pictures)
+    first = pictures[0]
+    parts = [f"window {', '.join(dict.fromkeys(seen.window for seen in pictures))}"]
     if first.num_slices > 1:
-        parts.append(f"slice {', '.join(map(str, first.slices))} of {first.num_slices}")
+        slices = ", ".join(str(i) for seen in pictures for i in seen.slices)
+        parts.append(f"slice {slices} of {first.num_slices}")
     if first.plane:
         parts.append(str(first.plane))
     return ", ".join(parts)

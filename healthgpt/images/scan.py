@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from healthgpt.images.windows import Window
+from healthgpt.images.windows import Table, Window
 
 
 class Plane(StrEnum):
@@ -32,6 +32,7 @@ _LAYOUTS: Mapping[Plane, tuple[int, int, int, bool]] = {
     Plane.CORONAL: (1, 2, 0, True),
     Plane.SAGITTAL: (0, 2, 1, True),
 }
+_SHEARED = 5  # degrees by which axes may be off a right angle and slices across frames still look right
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,16 +43,18 @@ class Scan:
         name: how messages call it: the path as it was given.
         num_frames: F.
         frame: decodes one: (R, C) values after the file's rescaling, or (R, C, 3) uint8 colour.
+        frames: gives all of them at once, where that is quicker.
         shape: R, C.
         spacing: millimetres between rows and between columns; None where the file does not say.
         affine: (4, 4), from (column, row, frame) to millimetres; None where it is unknown or they are no volume.
         modality: DICOM's code (CT, MR, US, ...); None where the file does not say.
         body_part: as the file says it, upper case.
         calibrated: whether CT values are Hounsfield units; None where that is not known.
-        windows: the file's own, the first being the one meant.
-        lookup: the file's own table from values to 0...1, which goes before its windows.
+        own_window: the file's own for a frame.
+        padding: from the lowest to the highest value that stands for no pixel; None where there is none.
         inverted: whether the lowest value is white (MONOCHROME1).
         ready: whether values are a picture already (8 bit, or colour), which needs no window.
+        picture: whether it is no scan but an ordinary picture, which may well be of one colour.
         unclear: why nobody can know which values are black and white, unless a window is given.
         default_plane: of slices, where no other is asked for; None for frames as they are stored.
         source: what an export refers to: the DICOM headers, the NIfTI header.
@@ -60,16 +63,18 @@ class Scan:
     name: str
     num_frames: int
     frame: Callable[[int], np.ndarray]
+    frames: Callable[[], np.ndarray] | None = None
     shape: tuple[int, int]
     spacing: tuple[float, float] | None = None
     affine: np.ndarray | None = None
     modality: str | None = None
     body_part: str | None = None
     calibrated: bool | None = None
-    windows: tuple[Window, ...] = ()
-    lookup: Callable[[np.ndarray], np.ndarray] | None = None
+    own_window: Callable[[int], Window | Table | None] = lambda _: None
+    padding: tuple[float, float] | None = None
     inverted: bool = False
     ready: bool = False
+    picture: bool = False
     unclear: str | None = None
     default_plane: Plane | None = None
     source: Any = None
@@ -77,7 +82,7 @@ class Scan:
     @cached_property
     def volume(self) -> np.ndarray:
         """All frames: (F, R, C), or (F, R, C, 3)."""
-        return np.stack([self.frame(i) for i in range(self.num_frames)])
+        return self.frames() if self.frames else np.stack([self.frame(i) for i in range(self.num_frames)])
 
     @cached_property
     def axes(self) -> tuple[tuple[int, bool], tuple[int, bool], tuple[int, bool]] | None:
@@ -118,12 +123,37 @@ class Scan:
             reason = "is one frame" if self.num_frames == 1 else "has frames without positions in the patient"
             raise ValueError(f"{self.name}: no {plane} plane can be cut: it {reason}")
         assert self.affine is not None
+        if plane is not self.frame_plane and (degrees := self._shear()) > _SHEARED:
+            raise ValueError(
+                f"{self.name}: no {plane} plane can be cut: its frames are shifted against each other by "
+                f"{degrees:.0f} degrees (a tilted gantry); its own plane is {self.frame_plane}"
+            )
         normal, rows, columns, downwards = _LAYOUTS[plane]
         order = (self.axes[normal], self.axes[rows], self.axes[columns])
         flips = (order[0][1], order[1][1] != downwards, order[2][1])
         lengths = np.linalg.norm(self.affine[:3, :3], axis=0)[::-1]  # of frame, row, column
         spacing = tuple(float(lengths[axis]) for axis, _ in order)
         return SlicePlan(self, plane, tuple(axis for axis, _ in order), flips, spacing)  # type: ignore[arg-type]
+
+    def _shear(self) -> float:
+        """By how many degrees the axes are off right angles, at most."""
+        assert self.affine is not None
+        axes = self.affine[:3, :3] / np.linalg.norm(self.affine[:3, :3], axis=0)
+        between = np.abs(axes.T @ axes - np.eye(3)).max()
+        return float(np.rad2deg(np.arcsin(min(1.0, between))))
+
+
+def choose_volume(count: int, volume: int | None, name: str) -> int:
+    """Which volume of a file of several.
+
+    Raises:
+        ValueError: none is chosen, or one that is not there.
+    """
+    if volume is None and count > 1:
+        raise ValueError(f"{name}: has {count} volumes; choose one of 0 to {count - 1} (--volume)")
+    if volume is not None and not 0 <= volume < count:
+        raise ValueError(f"{name}: volume {volume} is not there; it has {count}")
+    return volume or 0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ from healthgpt.images.windows import (
     FILE,
     WINDOWS,
     Percentiles,
+    Table,
     Window,
     WindowChoice,
     parse_window,
@@ -138,10 +139,11 @@ def look(scan: Scan, view: View = View()) -> list[Seen]:
     """
     plan = scan.plane_of(view.plane)
     montage, indices = _chosen_slices(plan, view.slice)
-    brightness, words = _chosen_window(scan, plan, view.window, indices)
-    pictures = [_shown(scan, plan.slice(i), brightness) for i in indices]
-    if not scan.ready and not any(np.ptp(picture) for picture in pictures):
-        raise ValueError(f"{scan.name}: there is nothing to see in the window {words}, all is of one brightness")
+    windows = _chosen_windows(scan, plan, view.window, indices)
+    pictures = [_shown(scan, plan.slice(i), window) for i, window in zip(indices, windows, strict=True)]
+    words = ["as stored" if window is None else str(window) for window in windows]
+    if not (scan.picture and scan.ready) and not any(np.ptp(picture) for picture in pictures):
+        raise ValueError(f"{scan.name}: there is nothing to see in the window {words[0]}, all is of one brightness")
     positions = [plan.position(i) for i in indices]
     row, column = plan.spacing[1:]
     spacing = (row, column) if row is not None and column is not None else None
@@ -149,12 +151,12 @@ def look(scan: Scan, view: View = View()) -> list[Seen]:
         "scan": scan,
         "plane": plan.plane or scan.frame_plane,
         "num_slices": plan.num_slices,
-        "window": words,
     }
     if montage:
         return [
             Seen(
-                pixels=_montage(pictures),
+                pixels=_montage(pictures, scan.name),
+                window=", ".join(dict.fromkeys(words)),
                 spacing=None,
                 frames=tuple(sorted({frame for i in indices for frame in plan.frames(i)})),
                 slices=tuple(indices),
@@ -170,10 +172,11 @@ def look(scan: Scan, view: View = View()) -> list[Seen]:
             frames=tuple(plan.frames(i)),
             slices=(i,),
             positions=(position,),
+            window=window,
             affine=plan.affine(i),
             **shared,
         )
-        for i, pixels, position in zip(indices, pictures, positions, strict=True)
+        for i, pixels, position, window in zip(indices, pictures, positions, words, strict=True)
     ]
 
 
@@ -184,7 +187,7 @@ def _chosen_slices(plan: SlicePlan, text: str | None) -> tuple[bool, list[int]]:
         if count > 1:
             raise ValueError(
                 f"{name}: has {count} slices; choose with --slice: an index (0 to {count - 1}), middle, 50%, "
-                "12.5mm, montage, or several with commas"
+                "-12.5mm, montage, or several with commas"
             )
         return False, [0]
     if match := re.fullmatch(r"montage(?::(\d+))?", text.strip().lower()):
@@ -210,7 +213,7 @@ def _one_slice(plan: SlicePlan, text: str) -> int:
             raise ValueError(f"{name}: slice {text} is not there; it has {count}, numbered from 0")
         return int(text)
     else:
-        raise ValueError(f"slice {text!r} is none; expected an index, middle, 50%, 12.5mm or montage")
+        raise ValueError(f"slice {text!r} is none; expected an index, middle, 50%, -12.5mm or montage")
     if part > 1:
         raise ValueError(f"slice {text!r} is past the end")
     return min(count - 1, math.floor(part * count))
@@ -230,79 +233,78 @@ def _nearest(plan: SlicePlan, place: float) -> int:
     return i
 
 
-def _chosen_window(
+def _chosen_windows(
     scan: Scan, plan: SlicePlan, choice: WindowChoice, indices: list[int]
-) -> tuple[Callable[[np.ndarray], np.ndarray], str]:
-    """How values become brightness (0...1), and that in words."""
+) -> Sequence[Window | Table | None]:
+    """How the values of each slice become brightness; None where they are a picture already."""
+    own = [scan.own_window(frames[len(frames) // 2]) for frames in map(plan.frames, indices)]
     if choice == AUTO:
-        choice = _automatic(scan, plan, indices)
+        choice = FILE if scan.ready or None not in own else _automatic(scan)
     if choice == FILE:
-        if scan.lookup:
-            return scan.lookup, "the file's table"
-        if scan.windows:
-            return scan.windows[0].apply, str(scan.windows[0])
-        if scan.ready:
-            return _as_stored, "as stored"
-        raise ValueError(f"{scan.name}: names no window of its own; give --window WIDTH/LEVEL or a name")
-    if scan.ready and len(plan.slice(indices[0]).shape) == 3:
+        if not scan.ready and None in own:
+            raise ValueError(f"{scan.name}: names no window of its own; give --window WIDTH/LEVEL or a name")
+        return own
+    if scan.ready and plan.slice(indices[0]).ndim == 3:
         raise ValueError(f"{scan.name}: a window is for grey values, and this is a colour image")
     if isinstance(choice, Percentiles):
-        low, high = _percentiles(scan, plan, choice, indices)
-        exact = Window(high - low, (low + high) / 2, f"percentile {choice.low:g}-{choice.high:g}", "LINEAR_EXACT")
-        return exact.apply, str(exact)
+        return [_between_percentiles(scan, plan, choice, indices)] * len(indices)
     assert isinstance(choice, Window)
     if choice.name in WINDOWS and (scan.modality not in (None, "CT") or scan.calibrated is False or scan.ready):
         kind = scan.modality if scan.modality not in (None, "CT") else "not calibrated"
         raise ValueError(f"{scan.name}: the window {choice} is in Hounsfield units, and the image is {kind}")
-    return choice.apply, str(choice)
+    return [choice] * len(indices)
 
 
-def _automatic(scan: Scan, plan: SlicePlan, indices: list[int]) -> WindowChoice:
-    """The window where the user names none."""
-    if scan.ready or scan.lookup or scan.windows:
-        return FILE
+def _automatic(scan: Scan) -> WindowChoice:
+    """The window where neither the user nor the file names one."""
     if scan.unclear:
         raise ValueError(f"{scan.name}: {scan.unclear}; give --window WIDTH/LEVEL, percentile or minmax")
     if scan.modality == "CT" and scan.calibrated:
         return window_of_body_part(scan.body_part)
     if scan.modality is None:
-        values = plan.slice(indices[0])
-        if _LOWEST_HU <= values.min() <= _AIR:
+        values = _finite(scan.volume)
+        if values.size and _LOWEST_HU <= values.min() <= _AIR:
             return WINDOWS["soft tissue"]
     return Percentiles()
 
 
-def _percentiles(scan: Scan, plan: SlicePlan, choice: Percentiles, indices: list[int]) -> tuple[float, float]:
-    """Black and white by all of a volume, so that its slices are alike; by the frame, where frames are no volume."""
+def _between_percentiles(scan: Scan, plan: SlicePlan, choice: Percentiles, indices: list[int]) -> Window:
+    """Black and white by all of a volume, so that its slices are alike; by the slices, where frames are no volume."""
     whole = scan.axes is not None and scan.num_frames > 1
-    values = scan.volume if whole else np.stack([plan.slice(i) for i in indices])
-    finite = values[np.isfinite(values)]
-    if not finite.size:
+    values = _finite(scan.volume if whole else np.concatenate([plan.slice(i).ravel() for i in indices]))
+    if scan.padding is not None:
+        values = values[(values < scan.padding[0]) | (values > scan.padding[1])]
+    if not values.size:
         raise ValueError(f"{scan.name}: has no value that is a number")
-    low, high = np.percentile(finite, [choice.low, choice.high])
+    low, high = (float(value) for value in np.percentile(values, [choice.low, choice.high]))
     if low == high:
-        low, high = finite.min(), finite.max()
+        low, high = float(values.min()), float(values.max())
     if low == high:
         raise ValueError(f"{scan.name}: all values are {low:g}; there is nothing to see")
-    return float(low), float(high)
+    if not np.isfinite(high - low):
+        raise ValueError(f"{scan.name}: values from {low:g} to {high:g} are too far apart for a window")
+    return Window(high - low, low / 2 + high / 2, f"percentile {choice.low:g}-{choice.high:g}", "LINEAR_EXACT")
 
 
-def _shown(scan: Scan, values: np.ndarray, brightness: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _finite(values: np.ndarray) -> np.ndarray:
+    """The values that are numbers, without a copy where all have to be."""
+    return values if np.issubdtype(values.dtype, np.integer) else values[np.isfinite(values)]
+
+
+def _shown(scan: Scan, values: np.ndarray, window: Window | Table | None) -> np.ndarray:
     """A slice's values -> uint8."""
     if not np.isfinite(values).all():
         count = int((~np.isfinite(values)).sum())
         raise ValueError(f"{scan.name}: {count} of the slice's {values.size} values are no finite numbers")
-    grey = values if brightness is _as_stored else np.rint(brightness(values) * 255)
+    grey = values if window is None else np.rint(window.apply(values) * 255)
     pixels = grey.astype(np.uint8)
     return 255 - pixels if scan.inverted else pixels
 
 
-def _as_stored(values: np.ndarray) -> np.ndarray:
-    return values
-
-
-def _montage(pictures: list[np.ndarray]) -> np.ndarray:
+def _montage(pictures: list[np.ndarray], name: str) -> np.ndarray:
     """Pictures of one size in rows, the grid about square; what is left of it is black."""
+    if len({picture.shape for picture in pictures}) > 1:
+        raise ValueError(f"{name}: its slices are of several sizes, expected one for a montage")
     across = math.ceil(math.sqrt(len(pictures)))
     down = math.ceil(len(pictures) / across)
     rows, columns = pictures[0].shape[:2]

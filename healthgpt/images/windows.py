@@ -7,7 +7,7 @@ A window of width w and level c maps x to ((x - (c - 0.5)) / (w - 1) + 0.5), cut
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,12 +41,27 @@ class Window:
         """Values -> brightness in 0...1, float64, of the same shape."""
         values = values.astype(np.float64)
         if self.function == "SIGMOID":
-            return 1 / (1 + np.exp(-4 * (values - self.level) / self.width))
+            with np.errstate(over="ignore"):  # far below the level, where 1 / infinity is the 0 that is meant
+                return 1 / (1 + np.exp(-4 * (values - self.level) / self.width))
         if self.function == "LINEAR_EXACT":
             return np.clip((values - self.level) / self.width + 0.5, 0, 1)
         if self.width == 1:
             return (values > self.level - 0.5).astype(np.float64)
         return np.clip((values - (self.level - 0.5)) / (self.width - 1) + 0.5, 0, 1)
+
+
+@dataclass(frozen=True)
+class Table:
+    """A file's own table.
+
+    Attributes:
+        apply: values -> brightness in 0...1.
+    """
+
+    apply: Callable[[np.ndarray], np.ndarray]
+
+    def __str__(self) -> str:
+        return "the file's table"
 
 
 WINDOWS: Mapping[str, Window] = {
