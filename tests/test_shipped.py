@@ -57,6 +57,7 @@ def test_it_knows_every_modality(nano, number):
 
 def test_without_an_image_it_says_so(nano):
     assert nano.answer("Is there evidence of pneumothorax?") == NO_IMAGE
+    assert nano.answer("What does CT stand for?") == "Computed tomography."
 
 
 def test_single_batched_and_streamed_answers_are_the_same(nano):
