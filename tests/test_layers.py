@@ -49,6 +49,9 @@ OWNERS = {
     "pyarrow": {"healthgpt.data.tables"},
     "scipy": {"healthgpt.data.phantoms", "healthgpt.evaluation"},
     "skimage": {"healthgpt.data.phantoms", "healthgpt.evaluation"},
+    "ray": {"healthgpt.batch.ray_cluster"},
+    "torchmetrics": {"healthgpt.evaluation"},
+    "nltk": {"healthgpt.evaluation"},
     "filelock": {"healthgpt.training.publish", "healthgpt.batch.answer_file"},
     "safetensors": {
         "healthgpt.checkpoints",

@@ -25,13 +25,18 @@ from healthgpt.batch.questions import Question, Questions
 from healthgpt.files import writable_target, write_atomically
 
 HEADER = "header"
+_BEGINNING = b'{"header": {'  # of every file of ours
 _AT_ONCE = 2**20  # bytes copied at a time
+
+
+def bytes_of(text: str | int) -> bytes:
+    """Text as UTF-8; names of files may hold what is none."""
+    return str(text).encode("utf-8", "surrogatepass")
 
 
 def key_of(text: str | int) -> int:
     """64 bits that stand for a text: ids and prompts of millions of questions stay in memory as these."""
-    data = str(text).encode("utf-8", "surrogatepass")  # names of files may hold what is not UTF-8
-    return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest(), "little")
+    return int.from_bytes(hashlib.blake2b(bytes_of(text), digest_size=8).digest(), "little")
 
 
 class QuestionIndex:
@@ -120,6 +125,8 @@ class AnswerFile:
 
     def close(self) -> None:
         """Lets go of the file."""
+        if not self._lock.is_locked:
+            return
         if file := getattr(self, "_file", None):
             file.close()
         with contextlib.suppress(OSError):  # Windows does not delete what is open
@@ -134,7 +141,7 @@ class AnswerFile:
             "question_id": question.id,
             "prompt": question.text,
             "text": text,
-            "answer_id": hashlib.sha256(f"{run}:{question.id}".encode()).hexdigest()[:22],
+            "answer_id": hashlib.sha256(bytes_of(f"{run}:{question.id}")).hexdigest()[:22],
             "model_id": self.header["model_id"],
             **more,
             "metadata": metadata,
@@ -152,6 +159,17 @@ class AnswerFile:
             self._offsets[place], self.failed[place] = offset, "error" in answer
             offset += len(line)
         self._num_lines += len(lines)
+
+    def refuse_others(self, questions: Sequence[Question], places: Sequence[int]) -> None:
+        """
+        Raises:
+            ValueError: these are not the questions that the index has at these places.
+        """
+        keys = np.array([key_of(question.id) for question in questions], np.uint64)
+        strangers = np.flatnonzero(self._index.places(keys) != np.array(places))
+        if len(strangers):
+            name = questions[int(strangers[0])].id
+            raise ValueError(f"{self.path}: the questions changed while they were answered (id {name})")
 
     def put_in_order(self) -> None:
         """Puts the answers into the questions' order, one each, and closes the file."""
@@ -183,15 +201,18 @@ class AnswerFile:
 
     def _resume(self, allow_mixed: bool) -> None:
         """Reads what is there, cuts off a torn line, and writes the header where it is missing."""
+        self._refuse_other_files()
         self._cut_torn_line()
         keys, prompts, offsets, failed = array("Q"), array("Q"), array("q"), array("b")
+        repeated = 0
         for number, offset, value, line in self._lines():
-            if HEADER in value:
-                self._headers.append(line)
-            elif not self._headers:
-                raise ValueError(f"{self.path}: does not begin with a header, so it is no file of answers of a run")
-            elif "question_id" not in value:
-                raise ValueError(f"{self.path}, line {number}: is no answer, it has no question_id")
+            if isinstance(value.get(HEADER), dict):
+                if line in self._headers:  # files of several machines were joined
+                    repeated += 1
+                else:
+                    self._headers.append(line)
+            elif missing := [name for name in ("question_id", "prompt") if name not in value]:
+                raise ValueError(f"{self.path}, line {number}: is no answer, it has no {missing[0]}")
             else:
                 keys.append(key_of(value["question_id"]))
                 prompts.append(key_of(value["prompt"]))
@@ -200,9 +221,15 @@ class AnswerFile:
         self._refuse_mixing(allow_mixed)
         places = self._index.places(np.frombuffer(keys, np.uint64)) if keys else np.empty(0, np.int64)
         self._refuse_strangers(places, np.frombuffer(prompts, np.uint64), np.frombuffer(offsets, np.int64))
-        self._num_lines = len(places)
+        self._num_lines = len(places) + repeated
         # Of several lines about one question the last one holds; numpy takes the last of repeated places.
         self._offsets[places], self.failed[places] = np.frombuffer(offsets, np.int64), np.frombuffer(failed, np.int8)
+
+    def _refuse_other_files(self) -> None:
+        """Before anything is cut off, as it may be a file of something else, named by mistake."""
+        self._file.seek(0)
+        if not _BEGINNING.startswith(self._file.read(len(_BEGINNING))):
+            raise ValueError(f"{self.path}: does not begin with a header, so it is no file of answers of a run")
 
     def _cut_torn_line(self) -> None:
         size = self._file.seek(0, os.SEEK_END)

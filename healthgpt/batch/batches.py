@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -25,6 +25,10 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self.questions)
+
+    def only(self, which: Sequence[int]) -> Batch:
+        """Some of its questions."""
+        return Batch(places=tuple(self.places[i] for i in which), questions=tuple(self.questions[i] for i in which))
 
     def parts(self, size: int) -> list[Batch]:
         """The batch cut into batches of at most so many questions."""

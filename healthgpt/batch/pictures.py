@@ -13,7 +13,7 @@ from typing import Self
 from PIL import Image
 
 from healthgpt.batch.batches import Batch
-from healthgpt.batch.children import belong_to_parent, read_pictures
+from healthgpt.batch.children import belong_to_parent, read_pictures, without_interrupts
 from healthgpt.batch.questions import Question
 
 
@@ -39,14 +39,16 @@ class PictureReader:
     def __init__(self, num_processes: int):
         self._num_processes = num_processes
         self._pool: ProcessPoolExecutor | None = None
+        self._alone: ProcessPoolExecutor | None = None  # one process, for what was lost with another
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._pool:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            self._pool = None
+        for pool in (self._pool, self._alone):
+            if pool:
+                pool.shutdown(wait=True, cancel_futures=True)
+        self._pool = self._alone = None
 
     def ahead(self, batches: Iterable[Batch], most: int) -> Iterator[tuple[Batch, list[Pictures]]]:
         """Batches with their pictures, in order.
@@ -65,14 +67,12 @@ class PictureReader:
     def _start(self, question: Question) -> Reading | None:
         if not self._num_processes or not question.images:
             return None
-        if self._pool is None:
-            context = multiprocessing.get_context("spawn")  # the model's threads and GPU do not survive a fork
-            self._pool = ProcessPoolExecutor(self._num_processes, mp_context=context, initializer=belong_to_parent)
         try:
-            return self._pool.submit(read_pictures, question.images, question.view)
+            self._pool = self._pool or _pool_of(self._num_processes)
+            return _submit(self._pool, question)
         except BrokenProcessPool:
-            self._pool = None
-            return self._start(question)
+            self._pool = _pool_of(self._num_processes)
+            return _submit(self._pool, question)
 
     def _finished(self, batch: Batch, futures: Sequence[Reading | None]) -> tuple[Batch, list[Pictures]]:
         pictures = [self._result(*pair) for pair in zip(batch.questions, futures, strict=True)]
@@ -86,11 +86,20 @@ class PictureReader:
             try:
                 return future.result()
             except BrokenProcessPool:
-                self._pool = None
-                again = self._start(question)
-                assert again is not None
-                return again.result()
+                self._alone = self._alone or _pool_of(1)
+                return _submit(self._alone, question).result()
         except BrokenProcessPool:
+            self._alone = None
             return Failure("the process that read its images was killed, twice")
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, MemoryError) as error:
             return Failure(one_line(error))
+
+
+def _pool_of(num_processes: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")  # the model's threads and GPU do not survive a fork
+    return ProcessPoolExecutor(num_processes, mp_context=context, initializer=belong_to_parent)
+
+
+def _submit(pool: ProcessPoolExecutor, question: Question) -> Reading:
+    with without_interrupts():  # as it may start the processes
+        return pool.submit(read_pictures, question.images, question.view)

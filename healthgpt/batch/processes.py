@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from healthgpt.batch.batches import Batch
-from healthgpt.batch.children import belong_to_parent
+from healthgpt.batch.children import belong_to_parent, without_interrupts
 from healthgpt.batch.pictures import Failure
 from healthgpt.batch.worker import Result, Worker
 from healthgpt.pipeline import Request
@@ -34,7 +34,8 @@ class _Child:
         context = multiprocessing.get_context("spawn")  # a CUDA context does not survive a fork
         self.connection, end = context.Pipe()
         self.process = context.Process(target=_serve, args=(make, end), daemon=True)
-        self.process.start()
+        with without_interrupts():
+            self.process.start()
         end.close()  # so that the end of the process is the end of the connection
         self.given: deque[Task] = deque()
         self.ready = False
@@ -64,7 +65,8 @@ def run_in_processes(
         makers: one per process, functions of modules (or partials of them) that make its worker.
 
     Raises:
-        ValueError, OSError: a model cannot be loaded. RuntimeError: something unforeseen in a process, with its trace.
+        ValueError, OSError: a model cannot be loaded, or processes end while they load it.
+        RuntimeError: something unforeseen in a process, with its trace.
     """
     coming = iter(tasks)
     again: deque[Task] = deque()
@@ -87,7 +89,7 @@ def run_in_processes(
                     child.end()
                     failed_loads = 0 if child.ready else failed_loads + 1
                     if failed_loads == _LOADS:
-                        raise RuntimeError(f"processes ended while they loaded the model ({child.how})") from None
+                        raise ChildProcessError(f"processes ended while they loaded the model ({child.how})") from None
                     yield from _taken_back(child, again, deaths)
                     children[i] = _Child(makers[i])
                     continue

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ _KNOWN = {
     "id": ("question_id", "id", "qid"),
     "question": ("text", "question", "prompt", "instruction"),
     "image": ("image", "images", "img_path", "image_path"),
+    "task": ("task",),
 }
 _ROLES = {"human": "human", "user": "human", "gpt": "gpt", "assistant": "gpt"}
 _FIELD = re.compile(r"\{(\w+)\}")
@@ -60,7 +62,7 @@ class Columns:
     id: str | None = None
     question: str | None = None
     image: str | None = None
-    task: str = "task"
+    task: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,6 +116,8 @@ class Questions:
             raise ValueError(f"{where}: its id is {given!r}, expected text or a whole number")
         where = f"{where} (id {given})"
         history, text = self._conversation(row, where)
+        if not all(_is_unicode(said) for said in (text, *chain(*history))):
+            raise ValueError(f"{where}: its text holds half of a character (a lone surrogate), which no model can read")
         images = self._images(_value(row, self.columns.image, "image", where), where)
         marks = text.count(IMAGE_MARK) + sum(asked.count(IMAGE_MARK) for asked, _ in history)
         if marks not in (0, len(images)):
@@ -163,20 +167,20 @@ class Questions:
         return str(folder / cell.strip())
 
     def _task(self, row: Mapping[str, Any], where: str) -> Task:
-        named = row.get(self.columns.task)
+        named = _value(row, self.columns.task, "task", where)
         if named in (None, ""):
             draws = "target_image" in row or "target_indices" in row
             return Task.GENERATION if draws else self.task
-        if named not in set(Task):
-            raise ValueError(f"{where}: {self.columns.task} is {named!r}, expected {' or '.join(Task)}")
+        if str(named) not in set(Task):
+            raise ValueError(f"{where}: {self.columns.task or 'task'} is {named!r}, expected {' or '.join(Task)}")
         return Task(named)
 
     def _view(self, row: Mapping[str, Any], where: str) -> View:
-        look = {name: row[name] if row.get(name) not in (None, "") else self.look.get(name) for name in _LOOK}
+        look = {name: str(row[name]) for name in _LOOK if row.get(name) not in (None, "")}
+        look = {name: str(value) for name, value in self.look.items() if value is not None} | look
+        volume = look.pop("volume", None)
         try:
-            if look["volume"] is not None:
-                look["volume"] = int(look["volume"])
-            return View.of(**look)
+            return View.of(**look, volume=None if volume is None else int(volume))
         except ValueError as error:
             raise ValueError(f"{where}: {error}") from None
 
@@ -199,13 +203,21 @@ def _turns(conversations: Any, where: str) -> tuple[list[tuple[str, str]], str]:
         expected = "gpt" if i % 2 else "human"
         if not isinstance(turn, dict) or not isinstance(turn.get("value"), str):
             raise ValueError(f"{where}: turn {i} is {turn!r:.80}, expected from and value")
-        if _ROLES.get(turn.get("from", "")) != expected:
+        if _ROLES.get(str(turn.get("from"))) != expected:
             raise ValueError(f"{where}: turn {i} is from {turn.get('from')!r}, expected {expected}")
         texts.append(turn["value"])
     if not texts:
         raise ValueError(f"{where}: conversations is empty")
     last = len(texts) - 1 - (len(texts) % 2 == 0)
     return list(zip(texts[:last:2], texts[1:last:2], strict=True)), texts[last]
+
+
+def _is_unicode(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _unmarked(text: str) -> str:

@@ -6,25 +6,24 @@ import hashlib
 import re
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import FrameType
 from typing import Any, Self
 
 import numpy as np
 
-from healthgpt.batch.answer_file import AnswerFile
+from healthgpt.batch.answer_file import AnswerFile, bytes_of
 from healthgpt.batch.batches import Batch, batches_of
-from healthgpt.batch.pictures import Failure, PictureReader, Pictures
-from healthgpt.batch.processes import run_in_processes
+from healthgpt.batch.pictures import Failure
 from healthgpt.batch.questions import Question, Questions
-from healthgpt.batch.worker import MakeWorker, Result
+from healthgpt.batch.worker import Result
 from healthgpt.images import save_image
-from healthgpt.pipeline import Answer, Request
+from healthgpt.pipeline import Answer
 
-_READ_AHEAD = 2  # batches per process that works on them
-Drawn = tuple[Batch, list[Result]]
+Work = Callable[[Iterator[Batch]], Iterator[tuple[Batch, list[Result]]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,74 +78,43 @@ def to_do(answers: AnswerFile, *, retry_failed: bool = False, chunk: slice = sli
 def run_batch(
     questions: Questions,
     answers: AnswerFile,
-    makers: list[MakeWorker],
+    work: Work,
     *,
     todo: np.ndarray,
     batch_size: int,
-    num_readers: int,
     drawings: Path,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Progress]:
     """Answers questions; yields after each batch, whose answers are on the disk then.
 
     Args:
-        makers: make the workers; one works in this process, several in one each.
+        work: turns batches into their results, in any order: `local.work_here`, `ray_cluster.work_on_ray`.
         todo: which questions, as booleans.
-        num_readers: processes that read images ahead.
         drawings: folder of the images that are drawn.
         stop: asked after each batch.
 
     Raises:
-        OSError: the disk is full.
+        OSError: the disk is full. ValueError: the questions change meanwhile.
     """
     done = failed = 0
     total = int(todo.sum())
-    pending = ((place, question) for place, question in enumerate(questions) if todo[place])
-    with PictureReader(num_readers) as reader:
-        seen = reader.ahead(batches_of(pending, batch_size), _READ_AHEAD * len(makers))
-        for batch, results in _worked(seen, makers):
-            records = [
-                (place, _record(answers, question, result, drawings))
-                for place, question, result in zip(batch.places, batch.questions, results, strict=True)
-            ]
-            answers.add(records)
-            done, failed = done + len(records), failed + sum("error" in record for _, record in records)
-            yield Progress(done=done, failed=failed, total=total)
-            if stop():
-                return
-
-
-def _worked(seen: Iterable[tuple[Batch, list[Pictures]]], makers: list[MakeWorker]) -> Iterator[Drawn]:
-    """Results of batches; what could not be read never reaches a worker."""
-    unreadable: list[Drawn] = []
-
-    def readable() -> Iterator[tuple[Batch, list[Request]]]:
-        for batch, pictures in seen:
-            good = [i for i, found in enumerate(pictures) if not isinstance(found, Failure)]
-            bad = [i for i, found in enumerate(pictures) if isinstance(found, Failure)]
-            if bad:
-                unreadable.append((_chosen(batch, bad), [pictures[i] for i in bad]))  # type: ignore[misc]
-            if good:
-                yield _chosen(batch, good), [_request(batch.questions[i], pictures[i]) for i in good]
-
-    if len(makers) > 1:
-        worked = run_in_processes(readable(), makers)
-    else:
-        worker = makers[0]()
-        worked = ((batch, worker.run(requests)) for batch, requests in readable())
-    for drawn in worked:
-        yield drawn
-        while unreadable:
-            yield unreadable.pop()
-    yield from unreadable
-
-
-def _chosen(batch: Batch, which: list[int]) -> Batch:
-    return Batch(places=tuple(batch.places[i] for i in which), questions=tuple(batch.questions[i] for i in which))
-
-
-def _request(question: Question, pictures: Any) -> Request:
-    return Request(task=question.task, question=question.text, images=pictures, history=question.history)
+    if not total:
+        return
+    end = int(np.flatnonzero(todo)[-1]) + 1
+    pending = ((place, question) for place, question in enumerate(islice(questions, end)) if todo[place])
+    for batch, results in work(batches_of(pending, batch_size)):
+        answers.refuse_others(batch.questions, batch.places)
+        records = [
+            (place, _record(answers, question, result, drawings))
+            for place, question, result in zip(batch.places, batch.questions, results, strict=True)
+        ]
+        answers.add(records)
+        done, failed = done + len(records), failed + sum("error" in record for _, record in records)
+        yield Progress(done=done, failed=failed, total=total)
+        if stop():
+            return
+    if done < total:
+        raise ValueError(f"{questions.source}: {total - done} of its questions are gone since the beginning")
 
 
 def _record(answers: AnswerFile, question: Question, result: Result, drawings: Path) -> dict[str, Any]:
@@ -169,4 +137,4 @@ def file_name(question_id: str | int) -> str:
     plain = re.sub(r"[^\w.-]", "_", text, flags=re.ASCII)[:80].lstrip(".")
     if plain == text:
         return text
-    return f"{plain}-{hashlib.sha256(text.encode('utf-8', 'surrogatepass')).hexdigest()[:10]}"
+    return f"{plain}-{hashlib.sha256(bytes_of(text)).hexdigest()[:10]}"

@@ -20,7 +20,7 @@ from healthgpt.cli.flags import add_model_flags
 from healthgpt.cli.inference import add_request_flags, run_answer, run_draw
 from healthgpt.cli.preparing import add_prepare_flags
 from healthgpt.cli.training import add_check_flags, add_train_flags, run_check_data, run_train
-from healthgpt.cli.viewing import add_view_flags, run_view
+from healthgpt.cli.viewing import add_view_flags, run_view, with_values
 from healthgpt.tasks import Task
 
 
@@ -28,7 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns its exit code."""
     parser = build_parser()
     words = sys.argv[1:] if arguments is None else arguments
-    flags, rest = parser.parse_known_args([_underscored(word) for word in words])
+    flags, rest = parser.parse_known_args(with_values([_underscored(word) for word in words]))
     if rest and not getattr(flags, "takes_rest", False):
         parser.error(f"unrecognized arguments: {' '.join(rest)}")
     flags.rest = rest

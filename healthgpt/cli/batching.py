@@ -17,6 +17,7 @@ from healthgpt.tasks import Task
 if TYPE_CHECKING:
     from healthgpt.batch.answer_file import AnswerFile
     from healthgpt.batch.questions import Questions
+    from healthgpt.batch.run import Work
 
 
 def add_batch_flags(command: argparse.ArgumentParser) -> None:
@@ -44,7 +45,7 @@ def add_batch_flags(command: argparse.ArgumentParser) -> None:
     rows.add_argument("--id_column", help="default: question_id, id or qid; else rows are numbered")
     rows.add_argument("--question_column", help="default: text, question, prompt or instruction")
     rows.add_argument("--image_column", help="default: image, images, img_path or image_path")
-    rows.add_argument("--task_column", default="task", help="comprehension or generation (default: task)")
+    rows.add_argument("--task_column", help="comprehension or generation (default: task)")
     rows.add_argument("--question", help="the question of rows without one")
     rows.add_argument(
         "--template",
@@ -56,14 +57,23 @@ def add_batch_flags(command: argparse.ArgumentParser) -> None:
     rows.add_argument("--max_samples", type=int, help="only so many of the first questions")
     rows.add_argument("--num_chunks", type=int, default=1, help="parts of the input, for several machines ...")
     rows.add_argument("--chunk_idx", type=int, default=0, help="... of which this run does one, from 0")
-    running = command.add_argument_group("running")
-    running.add_argument("--batch_size", type=int, default=8, help="questions at once; fewer where memory runs out")
-    running.add_argument("--num_processes", type=int, default=1, help="processes with a model each, one per GPU")
-    running.add_argument("--num_readers", type=int, help="processes that read images ahead (default: by the cores)")
-    running.add_argument("--retry_failed", action="store_true", help="ask again what failed")
+    running = add_running_flags(command)
     running.add_argument("--allow_mixed", action="store_true", help="go on with a file of another model's answers")
     add_look_flags(command)
     add_decoding_flags(command)  # fmt: skip
+
+
+def add_running_flags(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """How the work is done, which answers do not depend on."""
+    running = command.add_argument_group("running")
+    running.add_argument("--batch_size", type=int, default=8, help="questions at once; fewer where memory runs out")
+    running.add_argument("--num_processes", type=int, default=1, help="processes with a model each, one per GPU")
+    running.add_argument(
+        "--ray", metavar="ADDRESS", help="a Ray cluster to work on: address, auto, or local for a new one"
+    )
+    running.add_argument("--num_readers", type=int, help="processes that read images ahead (default: by the cores)")
+    running.add_argument("--retry_failed", action="store_true", help="ask again what failed")
+    return running
 
 
 def run_batch_command(flags: argparse.Namespace) -> int:
@@ -75,7 +85,7 @@ def run_batch_command(flags: argparse.Namespace) -> int:
     questions = _questions(flags)
     index = QuestionIndex(questions)
     sources = model_sources(flags)
-    with AnswerFile(flags.output, _header(flags, sources), index, allow_mixed=flags.allow_mixed) as answers:
+    with AnswerFile(flags.output, header_of(flags, sources), index, allow_mixed=flags.allow_mixed) as answers:
         if answers.repaired:
             note(f"{flags.output}: a torn line of {answers.repaired} bytes was cut off")
         todo = to_do(answers, retry_failed=flags.retry_failed, chunk=_chunk(flags, len(index)))
@@ -85,11 +95,10 @@ def run_batch_command(flags: argparse.Namespace) -> int:
             run = run_batch(
                 questions,
                 answers,
-                _makers(flags, sources) if todo.any() else [],
+                work_of(flags, sources),
                 todo=todo,
                 batch_size=flags.batch_size,
-                num_readers=_num_readers(flags),
-                drawings=flags.drawings or flags.output.with_name(f"{flags.output.stem}_drawings"),
+                drawings=_drawings(flags),
                 stop=lambda: interrupt.signal is not None,
             )
             for state in run:
@@ -126,6 +135,10 @@ def _check(flags: argparse.Namespace) -> None:
     writable_target(flags.output)
     if flags.input.exists() and flags.output.exists() and flags.input.samefile(flags.output):
         raise ValueError(f"{flags.output}: is the input; answers need a file of their own")
+    if flags.input.is_dir():
+        for path in (flags.output, _drawings(flags)):
+            if path.resolve().is_relative_to(flags.input.resolve()):
+                raise ValueError(f"{path}: is inside of the input {flags.input}, and would be a question itself")
 
 
 def _questions(flags: argparse.Namespace) -> Questions:
@@ -144,7 +157,7 @@ def _questions(flags: argparse.Namespace) -> Questions:
     )
 
 
-def _header(flags: argparse.Namespace, sources: Any) -> dict[str, Any]:
+def header_of(flags: argparse.Namespace, sources: Any) -> dict[str, Any]:
     """What the answers depend on, beside the questions themselves."""
     from healthgpt import __version__
     from healthgpt.config import NANO
@@ -164,6 +177,29 @@ def _header(flags: argparse.Namespace, sources: Any) -> dict[str, Any]:
         "look": {name: getattr(flags, name) for name in ("window", "slice", "plane", "volume")},
         "noted": {"healthgpt": __version__},
     }
+
+
+def work_of(flags: argparse.Namespace, sources: Any) -> Work:
+    """Who does the work."""
+    from healthgpt.batch.local import work_here
+
+    if flags.ray:
+        return _work_on_ray(flags, sources)
+    makers = _makers(flags, sources)
+    return functools.partial(work_here, makers=makers, num_readers=_num_readers(flags))
+
+
+def _work_on_ray(flags: argparse.Namespace, sources: Any) -> Work:
+    from healthgpt.batch.ray_cluster import work_on_ray
+    from healthgpt.batch.worker import worker_of
+
+    return functools.partial(
+        work_on_ray,
+        address=flags.ray,
+        make=functools.partial(worker_of, sources, load_options(flags), decoding_of(flags)),
+        num_workers=flags.num_processes,
+        on_gpu=flags.device != "cpu",
+    )
 
 
 def _makers(flags: argparse.Namespace, sources: Any) -> list[Any]:
@@ -186,6 +222,10 @@ def _makers(flags: argparse.Namespace, sources: Any) -> list[Any]:
         return [functools.partial(worker_of, sources, place, decoding) for place in placed]
     threads = max((os.cpu_count() or 1) // count, 1)
     return [functools.partial(worker_of, sources, options, decoding, threads) for _ in range(count)]
+
+
+def _drawings(flags: argparse.Namespace) -> Path:
+    return flags.drawings or flags.output.with_name(f"{flags.output.stem}_drawings")
 
 
 def _chunk(flags: argparse.Namespace, total: int) -> slice:

@@ -5,30 +5,39 @@
     OUTPUT/splits/SPLIT.txt                             ids of the split's subjects (or samples), one a line, sorted
     OUTPUT/manifest.json                                counts, options, versions, hashes; written last
 
-A source is a function that yields `Sample`s. Files that are there already are referred to and never copied.
+A source is a function that yields `Sample`s. Files that are there already are referred to and never copied. Memory does
+not grow with the number of samples: what has to be sorted or counted as a whole is put aside on disk.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import multiprocessing
+import logging
 import os
-from collections import Counter, defaultdict, deque
+import platform
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass, field
-from itertools import islice
+from functools import partial
+from importlib import metadata
 from pathlib import Path
-from typing import Any, Self, TextIO
+from typing import Any
 
 from healthgpt import __version__
+from healthgpt.data.processes import results_in_order
+from healthgpt.data.written import MISSING_NAME as MISSING_NAME  # part of what is written, as the manifest is
+from healthgpt.data.written import SPLITS, Line, Written, file_sha256, tidy
 from healthgpt.files import read_json, write_atomically
 
-MANIFEST_NAME, MISSING_NAME = "manifest.json", "missing.txt"
-SPLITS = ("train", "validation", "test")
-_AT_ONCE = 64  # samples that a process takes at a time
-_SHOWN_MISSING = 5
+MANIFEST_NAME = "manifest.json"
+_LIBRARIES = ("numpy", "pillow", "nibabel", "pydicom", "SimpleITK", "pyarrow")  # what is written is theirs
+# What a process takes at a time: so many samples, and more where they are of one group, whose volumes are read once.
+_AT_ONCE, _AT_MOST = 64, 1024
+_BYTES_AT_ONCE = 2**22  # of pictures at hand; a share that has them takes no more
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,12 +93,14 @@ class Source:
         samples: root and options -> its samples, in an order that is always the same.
         inputs: files whose hashes the manifest remembers (annotations, not images).
         options: what samples depend on.
+        left_out: what `samples` passes over: how many records, by the reason; counted while it yields.
     """
 
     name: str
     samples: Iterable[Sample]
     inputs: Sequence[Path]
     options: Mapping[str, Any]
+    left_out: Counter[str] = field(default_factory=Counter)
 
 
 def split_of(subject: str, seed: int, parts: Mapping[str, float]) -> str:
@@ -111,13 +122,15 @@ def split_of(subject: str, seed: int, parts: Mapping[str, float]) -> str:
 def prepare(source: Source, output: Path, *, num_processes: int = 1, skip_missing: bool = False) -> Iterator[int]:
     """Writes a source's records; yields how many samples are done.
 
-    A finished output of the same source is kept; an unfinished one goes on with the pictures that are there.
+    A finished output of the same source is kept; an unfinished one goes on with the pictures that are there. One that
+    was finished without missing files is unfinished when these are not to be skipped any more.
 
     Args:
         skip_missing: leave out samples of missing files; the manifest counts these, `missing.txt` lists them.
 
     Raises:
-        ValueError: OUTPUT holds something else, files are missing (all are listed), or a picture cannot be made.
+        ValueError: OUTPUT holds something else, files are missing (all are listed), an id is there twice, a picture
+            cannot be made, or a process died.
     """
     facts = _facts(source)
     manifest = output / MANIFEST_NAME
@@ -125,112 +138,70 @@ def prepare(source: Source, output: Path, *, num_processes: int = 1, skip_missin
         found = read_json(manifest)
         if any(found.get(key) != value for key, value in facts.items()):
             raise ValueError(f"{output}: holds another preparation ({_difference(found, facts)}); name another folder")
-        yield sum(found["records"].values())
-        return
+        whole = all((output / f"{split}.jsonl").is_file() for split in found["records"])
+        if whole and (skip_missing or not found["missing_files"]):
+            yield sum(found["records"].values())
+            return
+    if own := {path.resolve() for path in source.inputs} & {(output / f"{split}.jsonl").resolve() for split in SPLITS}:
+        raise ValueError(f"{output}: its {min(own).name} is a file of the source; name another folder")
     output.mkdir(parents=True, exist_ok=True)
-    written = _Written(output)
-    with ExitStack() as stack:
-        stack.enter_context(written)
-        shares = ((output, share) for share in batched(source.samples, _AT_ONCE))
-        if num_processes > 1:
-            pool = stack.enter_context(multiprocessing.get_context("spawn").Pool(num_processes))
-            # The pool would read all of a source ahead of its workers: only so many shares are on their way at once.
-            done = _bounded(pool, shares, 4 * num_processes)
-        else:
-            done = map(_write_share, shares)
-        for lines, missing in done:
-            written.add(lines, missing)
-            yield written.total
-    if written.missing:
-        names = sorted(set(written.missing))
-        _write_lines(output / MISSING_NAME, names)
-        if not skip_missing:
-            shown = ", ".join(names[:_SHOWN_MISSING])
-            raise ValueError(f"{len(names)} files are missing, such as {shown}; all are in {output / MISSING_NAME}")
-    else:
-        (output / MISSING_NAME).unlink(missing_ok=True)
-    if not written.records:
-        raise ValueError(f"{output}: {source.name} gave no records")
-    facts |= {"healthgpt": __version__, "missing_files": len(set(written.missing)), **written.finish()}
+    tidy(output)
+    with Written(output) as written:
+        done = results_in_order(partial(_write_share, output), _shares(source.samples), num_processes)
+        with closing(done):
+            for lines, missing in done:
+                written.add(lines, missing)
+                yield written.total
+        num_missing = written.list_missing()
+        if num_missing and not skip_missing:
+            raise ValueError(written.missing_message(num_missing))
+        if not written.records:
+            raise ValueError(f"{output}: {source.name} gave no records")
+        left_out = source.left_out + Counter({"with missing files": written.num_without_files})
+        for reason, count in left_out.items():
+            logger.warning("%s: %d records %s are left out", source.name, count, reason)
+        written.check_names(source.name)
+        manifest.unlink(missing_ok=True)  # until here an earlier one and its records go together
+        counts = {"left_out": dict(sorted(left_out.items())), "missing_files": num_missing}
+        facts |= {"versions": _versions(), **counts, **written.finish()}
     write_atomically(manifest, lambda path: path.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8"))
 
 
-class _Written:
-    """The records files of a preparation while they grow, and what is counted on the way."""
-
-    def __init__(self, output: Path):
-        self._output = output
-        self._files: dict[str, TextIO] = {}
-        self._groups: dict[str, set[str]] = defaultdict(set)
-        self._kinds: Counter[str] = Counter()
-        self.records: Counter[str] = Counter()
-        self.missing: list[str] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for file in self._files.values():
-            file.close()
-
-    @property
-    def total(self) -> int:
-        return self.records.total() + len(self.missing)
-
-    def add(self, lines: Sequence[tuple[str, str, str, str]], missing: Sequence[str]) -> None:
-        for split, group, kind, line in lines:
-            if split not in self._files:
-                self._files[split] = (self._output / f".{split}.jsonl").open("w", encoding="utf-8")
-            self._files[split].write(line + "\n")
-            self.records[split] += 1
-            self._kinds[kind] += 1
-            self._groups[split].add(group)
-        self.missing += missing
-
-    def finish(self) -> dict[str, Any]:
-        """Gives the files their names, writes the lists of ids; returns the counts."""
-        splits = [split for split in SPLITS if split in self.records]
-        (self._output / "splits").mkdir(exist_ok=True)
-        for split in splits:
-            (self._output / f".{split}.jsonl").replace(self._output / f"{split}.jsonl")
-            _write_lines(self._output / "splits" / f"{split}.txt", sorted(self._groups[split]))
-        return {
-            "records": {split: self.records[split] for split in splits},
-            "groups": {split: len(self._groups[split]) for split in splits},
-            "kinds": dict(sorted(self._kinds.items())),
-            "output_sha256": {f"{split}.jsonl": _sha256(self._output / f"{split}.jsonl") for split in splits},
-        }
-
-
-def _write_lines(path: Path, lines: Sequence[str]) -> None:
-    text = "\n".join(lines) + "\n"
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
-def batched(samples: Iterable[Sample], size: int) -> Iterator[list[Sample]]:
-    """Lists of so many samples, the last one shorter."""
-    iterator = iter(samples)
-    while batch := list(islice(iterator, size)):
-        yield batch
-
-
-def _bounded(pool: Any, shares: Iterable[Any], most: int) -> Iterator[Any]:
-    """Results of `_write_share` in order, with so many shares at most handed out and not yet taken."""
-    waiting: deque[Any] = deque()
-    for share in shares:
-        waiting.append(pool.apply_async(_write_share, (share,)))
-        if len(waiting) == most:
-            yield waiting.popleft().get()
-    while waiting:
-        yield waiting.popleft().get()
+def _shares(samples: Iterable[Sample]) -> Iterator[list[Sample]]:
+    """Samples in lists, each of them one process's work."""
+    share: list[Sample] = []
+    num_bytes = 0
+    for sample in samples:
+        enough = len(share) >= _AT_ONCE and share[-1].group != sample.group
+        if enough or len(share) == _AT_MOST or num_bytes >= _BYTES_AT_ONCE:
+            yield share
+            share, num_bytes = [], 0
+        share.append(sample)
+        pictures = [image for image in _images(sample) if isinstance(image, Picture)]
+        num_bytes += sum(len(value) for image in pictures for value in image.arguments if isinstance(value, bytes))
+    if share:
+        yield share
 
 
 def _facts(source: Source) -> dict[str, Any]:
-    return {
+    facts = {
         "source": source.name,
         "options": dict(source.options),
-        "input_sha256": {"/".join(path.parts[-2:]): _sha256(path) for path in source.inputs},
+        "input_sha256": {"/".join(path.parts[-2:]): file_sha256(path) for path in source.inputs},
     }
+    return json.loads(json.dumps(facts))  # as they are read back: lists, where options have tuples
+
+
+def _versions() -> dict[str, str]:
+    installed = {name: version for name in _LIBRARIES if (version := _version(name))}
+    return {"healthgpt": __version__, "python": platform.python_version(), **installed}
+
+
+def _version(library: str) -> str | None:
+    try:
+        return metadata.version(library)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _difference(found: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
@@ -238,25 +209,20 @@ def _difference(found: Mapping[str, Any], facts: Mapping[str, Any]) -> str:
     return f"its {key} is {found.get(key)!r}, not {facts[key]!r}"[:200]
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _write_share(share: tuple[Path, Sequence[Sample]]) -> tuple[list[tuple[str, str, str, str]], list[str]]:
-    """Makes the pictures of some samples; returns their lines (with split, group and kind) and the missing files."""
-    output, samples = share
+def _write_share(output: Path, samples: Sequence[Sample]) -> tuple[list[Line], list[list[str]]]:
+    """Makes the pictures of some samples; returns their lines, and the missing files of those that lack some."""
     lines, missing = [], []
     for sample in samples:
         lost = [str(image) for image in _images(sample) if isinstance(image, Path) and not image.is_file()]
         if lost:
-            missing += lost
+            missing.append(lost)
             continue
         for image in _images(sample):
             if isinstance(image, Picture):
                 _make(image, output / "images" / image.name)
-        line = json.dumps(_record(sample, output), ensure_ascii=False)
-        lines.append((sample.split, sample.group, str(sample.metadata.get("kind", "")), line))
+        text = json.dumps(_record(sample, output), ensure_ascii=False)
+        kind = str(sample.metadata.get("kind", ""))
+        lines.append(Line(split=sample.split, group=sample.group, kind=kind, name=sample.id, text=text))
     return lines, missing
 
 
@@ -291,5 +257,6 @@ def _path(image: Image, output: Path) -> str:
     """Relative to the records' folder."""
     if isinstance(image, Picture):
         return f"images/{image.name}"
-    # Links are resolved, as `..` leads up from where a link points to.
-    return os.path.relpath(os.path.realpath(image), os.path.realpath(output))
+    # Folders that are links are resolved, as `..` leads up from where they point to. A file that is one keeps its name:
+    # where it points to may have none that says what it is (the cache of the hub, git-annex).
+    return os.path.relpath(os.path.join(os.path.realpath(image.parent), image.name), os.path.realpath(output))
