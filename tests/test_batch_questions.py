@@ -208,7 +208,7 @@ def test_every_mistake_names_file_and_record(tmp_path, rows, more, message):
     ("name", "content", "message"),
     [
         ("q.txt", "Which?", "expected .json, .jsonl"),
-        ("q.jsonl", '{"text": "A?"}\n{"text"', "line 2: not readable as JSON"),
+        ("q.jsonl", '{"text": "A?"}\n{"text"', "record 2: not readable as JSON"),
         ("q.json", '[{"text": "A?"}, {"text"', "after record 1: not readable as JSON"),
         ("q.jsonl", '"A?"\n', "record 1: expected an object"),
         ("q.csv", "id,text\n1,A?,more\n", "line 2: has other columns than the first line"),

@@ -45,7 +45,6 @@ OWNERS = {
     "pydicom": {"healthgpt.images"},
     "nibabel": {"healthgpt.images"},
     "SimpleITK": {"healthgpt.images"},
-    "ijson": {"healthgpt.data.tables"},
     "pyarrow": {"healthgpt.data.tables"},
     "scipy": {"healthgpt.data.phantoms", "healthgpt.evaluation"},
     "skimage": {"healthgpt.data.phantoms", "healthgpt.evaluation"},

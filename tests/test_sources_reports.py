@@ -4,6 +4,7 @@ import csv
 import gzip
 import json
 import logging
+import math
 
 import pyarrow
 import pyarrow.parquet as parquet
@@ -88,6 +89,15 @@ def test_llava_558k_keeps_marks_where_they_are(web, tmp_path):
     assert len({value["id"] for value in records["train"]}) == 5
 
 
+def test_llava_558k_unpacked_without_a_folder_of_images(web, tmp_path):
+    for folder in (web / "images").iterdir():
+        folder.rename(web / folder.name)
+    (web / "images").rmdir()
+    first = prepared(llava_558k(web), tmp_path / "out")["train"][0]
+    assert (tmp_path / "out" / first["image"]).resolve() == web / "00000" / "000000000.jpg"
+    assert len(prepared(llava_reconstruction(web), tmp_path / "drawn")["train"]) == 5
+
+
 def test_each_image_of_llava_558k_is_drawn_from_itself(web, tmp_path):
     values = prepared(llava_reconstruction(web), tmp_path / "out")["train"]
     assert [value["task"] for value in values] == ["generation"] * 5
@@ -113,6 +123,7 @@ def test_llava_665k_has_folders_text_and_several_turns(tmp_path):
         {"id": "identity_0", "model": "", "conversations": talk("Hello?", "Write <image> for images.")},
         {"id": "cut", "conversations": [{"from": "gpt", "value": "Continued."}, *talk("And?", "So.", "Then?")]},
         {"id": "empty", "conversations": talk("Hello?", " ")},
+        {"id": "feed", "conversations": talk("What is <image> in RSS?", "The channel's logo.")},
     ]
     put_json(root / "llava_v1_5_mix665k.json", rows)
     values = prepared(llava_665k(root), tmp_path / "out")["train"]
@@ -124,6 +135,8 @@ def test_llava_665k_has_folders_text_and_several_turns(tmp_path):
     assert "image" not in values[6]
     assert [value["metadata"]["kind"] for value in values] == ["conversation"] * 6 + ["text"] * 2
     assert len({value["id"] for value in values}) == 8
+    left_out = json.loads((tmp_path / "out" / "manifest.json").read_text())["left_out"]
+    assert left_out == {"with <image> in a text without an image": 1, "with an empty answer": 1}
 
 
 @pytest.fixture
@@ -148,6 +161,9 @@ def test_llava_med_in_two_parts(figures, tmp_path):
     assert caption["metadata"] == {"kind": "caption", "closed": False}
     assert conversation["metadata"] == {"kind": "conversation", "closed": False, "modality": "ct, microscopy"}
     assert prepared(llava_med(figures, part="instruct"), tmp_path / "one")["train"] == [conversation]
+    (figures / "llava_med_instruct_60k.json").rename(figures / "llava_med_instruct_60k_inline_mention.json")
+    assert prepared(llava_med(figures, part="instruct"), tmp_path / "inline")["train"] == [conversation]
+    (figures / "llava_med_instruct_60k_inline_mention.json").rename(figures / "llava_med_instruct_60k.json")
     with pytest.raises(ValueError, match="part is 'all', expected alignment or instruct"):
         llava_med(figures, part="all")
     (figures / "llava_med_instruct_60k.json").unlink()
@@ -196,7 +212,6 @@ def test_pubmedvision_has_lists_of_images(tmp_path, caplog):
         ({"conversations": [{"from": "system", "value": "Be brief."}]}, "turn 1: is from 'system', expected human"),
         ({"conversations": [*talk("<image>"), *talk("Again?", "Yes.")]}, "two turns of human in a row"),
         ({"conversations": talk("<image><image>", "Two.")}, "2 <image> marks for 1 images"),
-        ({"image": None, "conversations": talk("<image>\nWhat?", "That.")}, "1 <image> marks for 0 images"),
     ],
 )
 def test_bad_conversations_are_named(web, tmp_path, row, message):
@@ -303,6 +318,8 @@ def test_mimic_reports_of_frontal_images(tmp_path, ending):
     assert train["metadata"] == {"kind": "report", "closed": False, "modality": "x-ray", "view": "PA"}
     ids = {split: (tmp_path / "out" / "splits" / f"{split}.txt").read_text().split() for split in records}
     assert ids == {"train": ["10000032"], "validation": ["11000011"], "test": ["19999987"]}
+    left_out = json.loads((tmp_path / "out" / "manifest.json").read_text())["left_out"]
+    assert left_out == {"of another view than PA and AP": 2, "without findings and impression": 1}
 
 
 def test_mimic_drawings_have_no_image_but_a_target(tmp_path):
@@ -336,7 +353,7 @@ def test_mimic_lists_missing_images_and_reports_together(tmp_path):
     ("row", "message"),
     [
         ({"split": "dev"}, "split is 'dev', expected train, validate, test"),
-        ({"subject_id": ""}, "expected a subject_id, found none"),
+        ({"subject_id": ""}, "expected a text in subject_id, found ''"),
         ({"study_id": "s5"}, "subject '10000032' and study 's5', expected numbers"),
     ],
 )
@@ -391,7 +408,7 @@ def test_mimic_questions_with_answers_in_lists(tmp_path, folder):
     unanswered = vqa_row("a-1", 0, [])
     del unanswered["answer"]
     put_json(root / folder / "train.json", [unanswered])
-    with pytest.raises(ValueError, match=r"train\.json, record 1: answer is None, expected a list"):
+    with pytest.raises(ValueError, match=r"train\.json, row 1: answer is None, expected a list"):
         list(prepare(mimic_cxr_vqa(root), tmp_path / "unanswered"))
 
 
@@ -446,10 +463,12 @@ def test_iu_xray_with_lists_of_images(tmp_path):
     assert said(train) == [f"<image>\n<image>\n{REPORT_QUESTIONS[0]}", "Findings: Clear lungs. Impression: Normal."]
     assert len(train["image"]) == 2
     assert said(records["test"][0])[1] == "Impression: No change."
+    left_out = json.loads((tmp_path / "out" / "manifest.json").read_text())["left_out"]
+    assert left_out == {"without findings and impression": 1}
     (single,) = prepared(iu_xray(root, multi_image=False), tmp_path / "single")["train"]
     assert single["image"].endswith("CXR1/0.png")
     put_json(root / "test.json", [{"id": "CXR2", "image": "CXR2/0.png", "findings": ""}])
-    with pytest.raises(ValueError, match=r"test\.json, record 1: image is 'CXR2/0\.png', expected a list of paths"):
+    with pytest.raises(ValueError, match=r"test\.json, row 1: image is 'CXR2/0\.png', expected a list of paths"):
         list(prepare(iu_xray(root), tmp_path / "bad"))
 
 
@@ -557,7 +576,7 @@ def test_a_cell_may_be_longer_than_the_csv_modules_bound(tmp_path):
     [
         ("a.json", b'[{"a": 1}, 2]', "record 2: expected an object, found int"),
         ("a.json", b'{"a": 1}\n[2]\n', "record 2: expected an object, found list"),
-        ("a.jsonl", b'{"a": 1}\n{"a"\n', "line 2: not readable as JSON"),
+        ("a.jsonl", b'{"a": 1}\n{"a"\n', "record 2: not readable as JSON"),
         ("a.csv", b"a,b\n1,2\n3\n", "line 3: has other columns than the first line"),
         ("a.csv", b"a,b\n1,2,3\n", "line 2: has other columns than the first line"),
         ("a.csv", b"a,b\n\xff\xfe,2\n", "not readable as CSV"),
@@ -576,11 +595,26 @@ def test_damaged_tables_are_named_in_one_line(tmp_path, name, content, message):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("content", [b'[{"a": 1}, {"b"', b'[{"a": 1}, x]'])
+@pytest.mark.parametrize(
+    "content",
+    [b'[{"a": 1}, {"b"', b'[{"a": 1}, x]', b'[{"a": 1} {"b": 2}]', b'[{"a": 1}', b'[{"a": 1},', b'[{"a": 1},,]',
+     b'[{"a": 1}, {"b": "\xff"}]', b'[{"a": 1}, {"b": ' + b"[" * 100_000],
+)  # fmt: skip
 def test_damaged_json_lists_are_named_in_one_line(tmp_path, content):
-    with pytest.raises(ValueError, match=r"a\.json, after record 1: not readable as JSON") as caught:
+    with pytest.raises(ValueError, match=r"a\.json, after record [01]: not readable as JSON") as caught:
         list(rows_of(put(tmp_path / "a.json", content)))
     assert "\n" not in str(caught.value)
+
+
+def test_json_lists_are_read_in_parts(tmp_path, monkeypatch):
+    rows = [{"text": "],[" * i, "none": None, "list": [1, {"a": '\\"ä'}]} for i in range(30)]
+    path = put(tmp_path / "a.json", " \n" + json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
+    for size in (1, 7, 100, 2**16):
+        monkeypatch.setattr("healthgpt.data.tables._CHARACTERS_AT_ONCE", size)
+        assert list(rows_of(path)) == rows
+    assert list(rows_of(put(path, "[ ]"))) == []
+    (row,) = rows_of(put(path, '[{"gap": NaN}]'))  # as Python writes it
+    assert math.isnan(row["gap"])
 
 
 def test_json_lists_may_begin_with_a_byte_order_mark(tmp_path):

@@ -321,7 +321,7 @@ SOURCES = {
     "omnimedvqa": (make_omnimedvqa, omnimedvqa),
     "pmc-vqa": (make_pmc_vqa_1, pmc_vqa),
     "mmmu-med": (make_mmmu, mmmu_med),
-    "medxpertqa": (make_medxpertqa, medxpertqa),
+    "medxpertqa-mm": (make_medxpertqa, medxpertqa),
     "vqa-csv": (make_table, vqa_csv),
 }
 
@@ -362,6 +362,16 @@ def test_vqa_rads_original_splits_by_phrase_type_and_strips(tmp_path):
     assert not (tmp_path / "out" / "images").exists()  # files that are there are not copied
 
 
+def test_vqa_rad_without_a_phrase_type_has_no_split(tmp_path):
+    root = make_vqa_rad(tmp_path / "root")
+    rows = json.loads((root / "VQA_RAD Dataset Public.json").read_text())
+    write_json(root / "VQA_RAD Dataset Public.json", [rows[0] | {"phrase_type": " Test_Freeform "}, rows[1]])
+    assert list(records_of(vqa_rad(root), tmp_path / "out")) == ["test", "train"]
+    write_json(root / "VQA_RAD Dataset Public.json", [rows[0] | {"phrase_type": None}])
+    with pytest.raises(ValueError, match="row 1: expected a text in phrase_type, found None"):
+        list(prepare(vqa_rad(root), tmp_path / "bad"))
+
+
 def test_vqa_rad_in_parquet_with_answer_types_and_without(tmp_path):
     plain = [
         {"image": embedded(i), "question": " Is it? ", "answer": answer} for i, answer in enumerate(("Yes", "head"))
@@ -379,6 +389,64 @@ def test_vqa_rad_in_parquet_with_answer_types_and_without(tmp_path):
     write_parquet(tmp_path / "b" / "train-00000-of-00001.parquet", [plain[1] | full])
     record = records_of(vqa_rad(tmp_path / "b"), tmp_path / "out_b")["train"]["vqa-rad-7"]
     assert record["metadata"] == {"kind": "pres", "closed": True, "organ": "chest"}
+
+
+@pytest.mark.parametrize(
+    "names", [("default/train/0000.parquet", "default/train/0001.parquet", "default/test/0000.parquet"),
+              ("data/train-00000-of-00002.parquet", "data/train-00001-of-00002.parquet", "data/test-0.parquet")]
+)  # fmt: skip
+@pytest.mark.parametrize(("source", "prefix"), [(vqa_rad, "vqa-rad"), (pathvqa, "pathvqa")])
+def test_parquet_in_several_files_has_the_same_ids_as_in_one(source, prefix, names, tmp_path):
+    rows = [
+        {"image": embedded(i) if i % 2 else picture_bytes(i), "question": f"Q{i}?", "answer": "yes", "extra": i}
+        for i in range(5)
+    ]
+    for name, part in zip(names, (rows[1:2] + rows[3:4], rows[2:3], rows[:1]), strict=True):
+        write_parquet(tmp_path / "root" / name, part)
+    found = records_of(source(tmp_path / "root"), tmp_path / "out")
+    assert {name: asked(record) for name, record in found["train"].items()} == {
+        f"{prefix}-train-{number}": f"<image>\nQ{i}?" for number, i in ((1, 1), (2, 3), (3, 2))
+    }
+    assert list(found["test"]) == [f"{prefix}-test-1"]
+    assert len(json.loads((tmp_path / "out" / "manifest.json").read_text())["input_sha256"]) == 3
+
+
+def test_cells_of_tables_with_gaps(tmp_path):
+    write_images(tmp_path, "1.png")
+    nan = float("nan")
+    rows = [
+        {"image": " 1.png ", "question": "How many?", "answer": 2.0, "A": nan, "B": nan},
+        {"image": nan, "question": "Which?", "answer": 1.5, "A": 1.5, "B": 3.0},
+        {"image": "  ", "question": "Who?", "answer": "nobody", "A": None, "B": ""},
+    ]
+    table = tmp_path / "table.jsonl"
+    table.write_text("\ufeff" + "\r\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    source = vqa_csv(table, columns=Columns(options=("A", "B")), parts={"train": 1.0})
+    counted, chosen, unseen = records_of(source, tmp_path / "out")["train"].values()
+    assert (answered(counted), counted["image"], counted["metadata"]["closed"]) == ("2", "../1.png", False)
+    assert (asked(chosen), answered(chosen)) == (f"Which?\nA. 1.5\nB. 3\n{ASK}", "A")
+    assert "image" not in unseen
+    write_jsonl(table, [rows[0] | {"answer": nan}])
+    with pytest.raises(ValueError, match=r"table\.jsonl, row 1: expected a text in answer, found nan"):
+        list(prepare(vqa_csv(table), tmp_path / "bad"))
+
+
+def test_columns_are_named_once_and_without_blanks(tmp_path):
+    write_images(tmp_path, "1.png")
+    (tmp_path / "a.csv").write_bytes(b"\xef\xbb\xbfimage , question, answer\r\n1.png,\xc3\x84h?,yes\r\n\r\n")
+    (record,) = records_of(vqa_csv(tmp_path / "a.csv", parts={"test": 1.0}), tmp_path / "out")["test"].values()
+    assert asked(record) == "<image>\nÄh?"
+    (tmp_path / "b.csv").write_text("image,question,answer,answer\n1.png,Q?,yes,no\n")
+    with pytest.raises(ValueError, match=r"b\.csv, line 1: has the column answer more than once"):
+        list(prepare(vqa_csv(tmp_path / "b.csv"), tmp_path / "bad"))
+
+
+def test_ids_of_a_table_are_there_once(tmp_path):
+    write_images(tmp_path, "1.png")
+    rows = [{"image": "1.png", "question": "Q?", "answer": "yes", "key": key} for key in ("a", "b", "a")]
+    source = vqa_csv(write_csv(tmp_path / "t.csv", rows), columns=Columns(id="key"))
+    with pytest.raises(ValueError, match=r"1 ids are there more than once: a \(records 1, 3\)"):
+        list(prepare(source, tmp_path / "out"))
 
 
 @pytest.mark.parametrize("validation", ["validation.json", "validate.json"])
@@ -472,7 +540,7 @@ def test_pathvqas_short_pickles_and_parquet(tmp_path):
         write_parquet(tmp_path / "hub" / "data" / f"{split}-00000-of-00001.parquet", [row])
     found = records_of(pathvqa(tmp_path / "hub"), tmp_path / "parquet")
     assert [len(records) for records in found.values()] == [1, 1, 1]
-    assert answered(found["validation"]["pathvqa-validation-00000-of-00001-1"]) == "yes"
+    assert answered(found["validation"]["pathvqa-validation-1"]) == "yes"
 
 
 class Call:
@@ -813,10 +881,13 @@ def slake_source(tmp_path, **changes):
     return slake(tmp_path / "root")
 
 
-def test_slake_counts_what_it_leaves_out(tmp_path, caplog):
-    source = slake_source(tmp_path, answer=" ")
+@pytest.mark.parametrize("empty", [" ", None])
+def test_slake_counts_what_it_leaves_out(empty, tmp_path, caplog):
+    source = slake_source(tmp_path, answer=empty)
     assert list(records_of(source, tmp_path / "out")["test"]) == ["slake-9"]
-    assert "1 records with an empty answer are left out" in caplog.text
+    assert "slake: 1 records with an empty answer are left out" in caplog.text
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    assert manifest["left_out"] == {"in another language": 1, "with an empty answer": 1}
 
 
 def omnimed_source(tmp_path, **changes):
@@ -853,7 +924,7 @@ def pathvqa_source(tmp_path, **changes):
     ("make", "changes", "message"),
     [
         (slake_source, {"question": "absent"}, r"test\.json, row 2: expected a text in question, found no such key"),
-        (slake_source, {"answer": None}, r"test\.json, row 2: expected a text in answer, found None"),
+        (slake_source, {"answer": "absent"}, r"test\.json, row 2: expected a text in answer, found no such key"),
         (slake_source, {"q_lang": "absent"}, r"row 2: expected a text in q_lang, found no such key"),
         (slake_source, {"question": "Is <image> or <image>?"}, r"row 2: the question has 2 <image> for 1 images"),
         (omnimed_source, {"gt_answer": "Cyst"},

@@ -46,7 +46,7 @@ def with_pictures(row: Row, folder: str) -> Row:
     for question in batch.questions:
         try:
             pictures.append(read_pictures(question.images, question.view))
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, MemoryError) as error:
             pictures.append(Failure(one_line(error)))
     return {"seen": pickle.dumps((batch, pictures))}
 

@@ -98,12 +98,17 @@ def add_prepare_flags(command: argparse.ArgumentParser) -> None:
 def _add_source(command: argparse.ArgumentParser, source: SourceCommand) -> None:
     command.add_argument("--root", type=Path, required=True, help="the source's folder (vqa-csv: the table)")
     command.add_argument("--output", type=Path, required=True, help="folder; a finished one is kept, else resumed")
-    command.add_argument("--num_processes", type=int, default=os.cpu_count() or 1, help="default: all cores")
+    command.add_argument("--num_processes", type=int, default=_num_cores(), help="default: all cores")
     command.add_argument("--skip_missing", action="store_true", help="leave out samples whose files are missing")
     for flag, kind in source.flags.items():
         one, nargs = (kind[0], "+") if isinstance(kind, list) else (kind, None)
         command.add_argument(f"--{flag}", type=one, nargs=nargs)
     command.set_defaults(run=run_prepare_source, source=source)
+
+
+def _num_cores() -> int:
+    """Those that this process may use, where the system says so (containers have fewer than the machine)."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def run_prepare_source(flags: argparse.Namespace) -> int:
@@ -117,13 +122,20 @@ def run_prepare_source(flags: argparse.Namespace) -> int:
         raise FileNotFoundError(f"{flags.root}: no such file or folder")
     given = {name: getattr(flags, name) for name in flags.source.flags if getattr(flags, name) is not None}
     source = flags.source.load()(flags.root, **given)
-    for done in prepare(source, flags.output, num_processes=flags.num_processes, skip_missing=flags.skip_missing):
-        progress(done, None, "records", every=1)
-    manifest = read_json(flags.output / MANIFEST_NAME)
+    path = flags.output / MANIFEST_NAME
+    finished_before = path.stat().st_mtime_ns if path.exists() else None
+    try:
+        for done in prepare(source, flags.output, num_processes=flags.num_processes, skip_missing=flags.skip_missing):
+            progress(done, None, "records", every=1)
+    finally:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # below the line of progress
+    manifest = read_json(path)
     shown = [f"{count} {split}" for split, count in manifest["records"].items()]
     if manifest["missing_files"]:
         shown.append(f"without {manifest['missing_files']} missing files")
-    print(f"{flags.output}: {', '.join(shown)}")
+    kept = "is finished already and stays as it is: " if finished_before == path.stat().st_mtime_ns else ""
+    print(f"{flags.output}: {kept}{', '.join(shown)}")
     return 0
 
 

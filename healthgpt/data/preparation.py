@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
+from functools import lru_cache, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -259,4 +259,9 @@ def _path(image: Image, output: Path) -> str:
         return f"images/{image.name}"
     # Folders that are links are resolved, as `..` leads up from where they point to. A file that is one keeps its name:
     # where it points to may have none that says what it is (the cache of the hub, git-annex).
-    return os.path.relpath(os.path.join(os.path.realpath(image.parent), image.name), os.path.realpath(output))
+    return os.path.relpath(os.path.join(_real_folder(str(image.parent)), image.name), _real_folder(str(output)))
+
+
+@lru_cache(maxsize=256)  # images of a folder come together
+def _real_folder(path: str) -> str:
+    return os.path.realpath(path)

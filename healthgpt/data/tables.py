@@ -8,17 +8,19 @@ from __future__ import annotations
 import csv
 import gzip
 import json
-import os
+import re
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 from healthgpt.files import require_file
 
-_ROWS_AT_ONCE = 256
-_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_LONGEST_CELL = 2**27  # bytes; Python's own bound of CSV cells, 128 KiB, is too small for reports
+_ROWS_AT_ONCE = 64  # of Parquet, whose rows may hold images
+_CHARACTERS_AT_ONCE = 2**16  # of JSON lists
+_ENTRY = re.compile(r"\s*([\[\],]?)\s*")  # what stands before an entry of a list
+# Characters, of a JSON list's entry too. Python's own bound of CSV cells, 128 KiB, is too small for reports.
+_LONGEST_CELL = 2**27
 
 
 def rows_of(path: Path) -> Iterator[dict[str, Any]]:
@@ -41,30 +43,60 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def _json_rows(path: Path) -> Iterator[dict[str, Any]]:
-    import ijson
-
-    with path.open("rb") as file:
-        first = file.read(1)
-        while first and (first.isspace() or first in _BYTE_ORDER_MARK):
-            first = file.read(1)
-        if first == b"[":
-            file.seek(-1, os.SEEK_CUR)
-            number = 0
-            try:
-                for number, row in enumerate(ijson.items(file, "item", use_float=True), start=1):
-                    yield _checked(row, path, number)
-            except (ijson.JSONError, UnicodeDecodeError) as error:
-                reason = " ".join(str(error).split())
-                raise ValueError(f"{path}, after record {number}: not readable as JSON ({reason})") from None
-            return
-    with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, start=1):
-            if line.strip():
-                try:
-                    row = json.loads(line)
-                except ValueError as error:
-                    raise ValueError(f"{path}, line {number}: not readable as JSON ({error})") from None
+    with path.open(encoding="utf-8-sig") as file:
+        number, is_list = 0, True
+        try:
+            is_list = _is_list(file)
+            for number, row in enumerate(_entries(file) if is_list else _lines(file), start=1):
                 yield _checked(row, path, number)
+        except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+            place = f"after record {number}" if is_list else f"record {number + 1}"
+            reason = error.msg if isinstance(error, json.JSONDecodeError) else error
+            raise ValueError(f"{path}, {place}: not readable as JSON ({reason})") from None
+
+
+def _is_list(file: TextIO) -> bool:
+    """Whether a list is what a file begins with; leaves it at its start."""
+    while (first := file.read(1)).isspace():
+        pass
+    file.seek(0)
+    return first == "["
+
+
+def _lines(file: TextIO) -> Iterator[Any]:
+    return (json.loads(line) for line in file if line.strip())
+
+
+def _entries(file: TextIO) -> Iterator[Any]:
+    """The entries of a JSON list, one at a time. `NaN` is one of them, as Python writes it where a table has gaps.
+
+    Raises:
+        json.JSONDecodeError: it is no such list.
+    """
+    decode = json.JSONDecoder().raw_decode
+    text, place = "", 0  # what has been read and not been taken, from a place on
+    separator = "["
+    while True:
+        found = _ENTRY.match(text, place)
+        assert found is not None  # it matches anything
+        try:
+            if found[1] == "]" and separator == ",":
+                return
+            if found[1] != separator:
+                raise json.JSONDecodeError(f"Expecting {separator!r}", text, found.start(1))
+            if separator == "[" and text[found.end() : found.end() + 1] == "]":
+                return
+            entry, place = decode(text, found.end())
+        except json.JSONDecodeError:
+            # Wrong, or not there yet: an entry may be longer than what has been read.
+            left = len(text) - place
+            more = file.read(max(_CHARACTERS_AT_ONCE, left)) if left < _LONGEST_CELL else ""
+            if not more:
+                raise
+            text, place = text[place:] + more, 0
+            continue
+        yield entry
+        separator = ","
 
 
 def _checked(row: Any, path: Path, number: int) -> dict[str, Any]:
@@ -78,6 +110,7 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
     with _open_csv(path) as file:
         reader = csv.DictReader(file, delimiter=delimiter)
         try:
+            reader.fieldnames = _column_names(reader.fieldnames or (), path)
             for row in reader:
                 if None in row or None in row.values():
                     raise ValueError(f"{path}, line {reader.line_num}: has other columns than the first line")
@@ -86,6 +119,14 @@ def _csv_rows(path: Path, delimiter: str) -> Iterator[dict[str, Any]]:
             raise ValueError(f"{path}, line {reader.line_num}: not readable as CSV ({error})") from None
         except (gzip.BadGzipFile, zlib.error, EOFError) as error:
             raise ValueError(f"{path}, line {reader.line_num}: damaged or truncated ({error})") from None
+
+
+def _column_names(names: Sequence[str], path: Path) -> list[str]:
+    """Names of columns without outer blanks; of those without a name there may be several."""
+    found = [name.strip() for name in names]
+    if twice := sorted({name for name in found if name and found.count(name) > 1}):
+        raise ValueError(f"{path}, line 1: has the column {', '.join(twice)} more than once")
+    return found
 
 
 def _open_csv(path: Path) -> TextIO:

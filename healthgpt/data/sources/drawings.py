@@ -1,11 +1,9 @@
-"""What sources of drawings share: splits by subject, volumes that are read once, grey pictures cut from them."""
+"""What sources of drawings share: volumes that are read once, grey pictures cut from them."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,22 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from healthgpt.data.preparation import SPLITS
 from healthgpt.images import Plane, Scan, Seen, View, look, read_scan
 from healthgpt.images.windows import Window
 
-PARTS = {"train": 0.8, "validation": 0.1, "test": 0.1}  # of the subjects
 _VOLUMES = 4  # that a process keeps: those of one patient, and one more while it goes on to the next
-
-
-def check_parts(parts: Mapping[str, float]) -> None:
-    """
-    Raises:
-        ValueError: not shares of splits that add up to 1.
-    """
-    known = all(split in SPLITS and part >= 0 for split, part in parts.items())
-    if not known or not math.isclose(sum(parts.values()), 1, abs_tol=1e-6):
-        raise ValueError(f"parts {dict(parts)}: expected shares of {', '.join(SPLITS)} that add up to 1")
 
 
 def fingerprint(*settings: Any) -> str:

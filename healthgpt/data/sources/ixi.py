@@ -32,10 +32,8 @@ from PIL import Image
 from healthgpt.data.preparation import Picture, Sample, Source, split_of
 from healthgpt.data.records import IMAGE_MARK
 from healthgpt.data.sources.drawings import (
-    PARTS,
     axial_slice,
     centred,
-    check_parts,
     check_percentiles,
     fingerprint,
     grey_of,
@@ -43,6 +41,7 @@ from healthgpt.data.sources.drawings import (
     read_volume,
     save_grey,
 )
+from healthgpt.data.sources.shared import PARTS, check_parts, listing_sha256
 from healthgpt.images import Plane, read_scan
 from healthgpt.images.windows import Window
 from healthgpt.tasks import TaskType
@@ -147,11 +146,10 @@ def ixi(
         inputs=[],
         options={
             "volumes": {modality: counts[modality] for modality in MODALITIES if modality in modalities},
+            "volumes_sha256": listing_sha256({volume.name: volume.path for volume in volumes}),
             "seed": seed,
             "parts": dict(parts),
             **asdict(cut),
-            "middle": list(middle),  # as JSON has it, so that it equals the manifest's
-            "percentiles": list(percentiles),
         },
     )
 

@@ -1,22 +1,21 @@
 """Conversations in LLaVA's form: LLaVA-558k and -665k, LLaVA-Med, PubMedVision; and drawings of LLaVA-558k's images.
 
-    ROOT/blip_laion_cc_sbu_558k.json, ROOT/images/00453/004539375.jpg                 LLaVA-558k, captions
+    ROOT/blip_laion_cc_sbu_558k.json, ROOT/[images/]00453/004539375.jpg               LLaVA-558k, captions
     ROOT/llava_v1_5_mix665k.json, ROOT/{coco,gqa,ocr_vqa,textvqa,vg}/...              LLaVA-665k, some of it text alone
     ROOT/[alignment/]llava_med_alignment_500k.json, ROOT/images/23602313_F1.jpg       LLaVA-Med, captions
-    ROOT/[instruct/]llava_med_instruct_60k.json, ROOT/images/17506892_F1.jpg          LLaVA-Med, conversations
+    ROOT/[instruct/]llava_med_instruct_60k[_inline_mention].json, ROOT/images/17506892_F1.jpg     conversations
     ROOT/PubMedVision_Alignment_VQA.json, ROOT/images/pmc_1_0.jpg                     PubMedVision, captions
     ROOT/PubMedVision_InstructionTuning_VQA.json                                      PubMedVision, conversations
 
     [{"id", "image": path | [paths] | absent, "conversations": [{"from": "human"|"gpt", "value"}, ...]}, ...]
 
 None has an official split: all is `train`. `<image>` stays where a human turn has it, at its start or its end; a record
-with images and without a mark gets them before its first question. What is left out is counted and logged: records with
-several images, unless they are asked for, and those with an empty answer.
+with images and without a mark gets them before its first question. What is left out is counted: records with several
+images, unless they are asked for, those with an empty answer, and texts without an image that speak of `<image>`.
 """
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from typing import Any
 from healthgpt.data.mixture import RECONSTRUCTIONS
 from healthgpt.data.preparation import Sample, Source
 from healthgpt.data.records import IMAGE_MARK
-from healthgpt.data.sources.shared import slug
+from healthgpt.data.sources.shared import EMPTY_ANSWER, plain, slug
 from healthgpt.data.tables import rows_of
 from healthgpt.files import require_file
 from healthgpt.tasks import TaskType
@@ -35,7 +34,14 @@ LLAVA_558K_NAME, LLAVA_665K_NAME = "blip_laion_cc_sbu_558k.json", "llava_v1_5_mi
 # By part: its kind of record, and the names that its file goes by.
 LLAVA_MED_PARTS = {
     "alignment": ("caption", ("llava_med_alignment_500k.json", "alignment/llava_med_alignment_500k.json")),
-    "instruct": ("conversation", ("llava_med_instruct_60k.json", "instruct/llava_med_instruct_60k.json")),
+    "instruct": (
+        "conversation",
+        tuple(
+            f"{folder}llava_med_instruct_60k{ending}.json"
+            for ending in ("", "_inline_mention")
+            for folder in ("", "instruct/")
+        ),
+    ),
 }
 PUBMEDVISION_PARTS = {
     "alignment": ("caption", ("PubMedVision_Alignment_VQA.json",)),
@@ -44,8 +50,6 @@ PUBMEDVISION_PARTS = {
 # LLaVA-Med's flags of what an image shows.
 _DOMAINS = {"chest_xray": "x-ray", "ct_scan": "ct", "mri": "mri", "histology": "microscopy", "gross": "gross pathology"}
 _ROLES = ("human", "gpt")
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,9 +70,7 @@ class _Part:
 
 def llava_558k(root: Path, *, multi_image: bool = False) -> Source:
     """Captions of web images, which the alignment stage learns from."""
-    path = require_file(root / LLAVA_558K_NAME)
-    part = _Part(name="llava-558k", kind="caption", path=path, root=root)
-    return _source("llava-558k", [part], multi_image, {})
+    return _source("llava-558k", [_part_558k(root, "llava-558k", "caption")], multi_image, {})
 
 
 def llava_665k(root: Path, *, multi_image: bool = False) -> Source:
@@ -98,9 +100,14 @@ def pubmedvision(root: Path, *, part: str | None = None, multi_image: bool = Fal
 
 def llava_reconstruction(root: Path) -> Source:
     """Each image of LLaVA-558k, to be drawn from itself."""
+    part = _part_558k(root, "llava-reconstruction", TaskType.RECONSTRUCTION)
+    return Source(name=part.name, samples=_reconstructions(part), inputs=[part.path], options={})
+
+
+def _part_558k(root: Path, name: str, kind: str) -> _Part:
     path = require_file(root / LLAVA_558K_NAME)
-    part = _Part(name="llava-reconstruction", kind=TaskType.RECONSTRUCTION, path=path, root=root)
-    return Source(name=part.name, samples=_reconstructions(part), inputs=[path], options={})
+    images = "images" if (root / "images").is_dir() else ""  # images.zip has no folder of its own
+    return _Part(name=name, kind=kind, path=path, root=root, images=images)
 
 
 def _in_parts(
@@ -120,29 +127,30 @@ def _in_parts(
 
 
 def _source(name: str, parts: Sequence[_Part], multi_image: bool, options: Mapping[str, Any]) -> Source:
+    left_out: Counter[str] = Counter()
     return Source(
         name=name,
-        samples=_conversations(name, parts, multi_image),
+        samples=_conversations(parts, multi_image, left_out),
         inputs=[part.path for part in parts],
         options={"multi_image": multi_image, **options},
+        left_out=left_out,
     )
 
 
-def _conversations(name: str, parts: Sequence[_Part], multi_image: bool) -> Iterator[Sample]:
-    left_out: Counter[str] = Counter()
+def _conversations(parts: Sequence[_Part], multi_image: bool, left_out: Counter[str]) -> Iterator[Sample]:
     for part in parts:
         for number, row in enumerate(rows_of(part.path), start=1):
             where = f"{part.path}, record {number}"
             images = _images(row, part, where)
             turns = _turns(row, where)
             if len(images) > 1 and not multi_image:
-                left_out["several images (multi_image takes them)"] += 1
+                left_out["with several images (multi_image takes them)"] += 1
             elif not turns or not all(answer for _, answer in turns):
-                left_out["an empty answer"] += 1
+                left_out[EMPTY_ANSWER] += 1
+            elif not images and any(IMAGE_MARK in question for question, _ in turns):
+                left_out[f"with {IMAGE_MARK} in a text without an image"] += 1
             else:
                 yield _sample(row, part, number, images, _marked(turns, len(images), where))
-    for reason, count in left_out.items():
-        logger.warning("%s: %d records with %s are left out", name, count, reason)
 
 
 def _sample(
@@ -181,8 +189,8 @@ def _reconstructions(part: _Part) -> Iterator[Sample]:
 
 def _name(prefix: str, number: int, row: Mapping[str, Any]) -> str:
     """With the record's place, because ids are not unique (LLaVA-665k asks several things of one image) or missing."""
-    found = row.get("id")
-    return f"{prefix}-{number}" if found is None else f"{prefix}-{number}-{slug(str(found))}"
+    found = plain(row.get("id"))
+    return f"{prefix}-{number}-{slug(found)}" if found else f"{prefix}-{number}"
 
 
 def _images(row: Mapping[str, Any], part: _Part, where: str) -> list[Path]:
@@ -235,7 +243,7 @@ def _marked(turns: Sequence[tuple[str, str]], num_images: int, where: str) -> li
 
 def _subject_matter(row: Mapping[str, Any]) -> dict[str, str]:
     """What is shown, where the source says it: PubMedVision by name, LLaVA-Med by flags."""
-    facts = {key: str(row[key]).strip().lower() for key in ("modality", "body_part") if row.get(key)}
+    facts = {key: plain(row[key]).lower() for key in ("modality", "body_part") if row.get(key)}
     domain = row.get("domain")
     flags = domain if isinstance(domain, dict) else {}
     if shown := [modality for flag, modality in _DOMAINS.items() if flags.get(flag)]:

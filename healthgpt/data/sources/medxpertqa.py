@@ -15,17 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from healthgpt.data.preparation import Sample, Source
-from healthgpt.data.sources.questions import (
-    choice_question,
-    label_of,
-    letter_of,
-    numbered_rows,
-    options_of,
-    require_files,
-    shown,
-    text_of,
-)
-from healthgpt.data.sources.shared import slug
+from healthgpt.data.sources.questions import choice_question, letter_of, options_of, require_files
+from healthgpt.data.sources.shared import label_of, numbered_rows, shown, slug, text_of
 
 _REPEATED = re.compile(r"\s*Answer Choices:\s*\(A\).*\Z", re.DOTALL)
 
@@ -34,7 +25,7 @@ def medxpertqa(root: Path) -> Source:
     """The source in a folder."""
     dev, test = require_files(root, ["MM/dev.jsonl", "MM/test.jsonl"])
     samples = _samples(root / "images", {"validation": dev, "test": test})
-    return Source(name="medxpertqa", samples=samples, inputs=[dev, test], options={})
+    return Source(name="medxpertqa-mm", samples=samples, inputs=[dev, test], options={})
 
 
 def _samples(folder: Path, files: Mapping[str, Path]) -> Iterator[Sample]:

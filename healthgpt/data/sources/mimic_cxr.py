@@ -13,16 +13,17 @@ by commas here; an empty one is "none".
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from healthgpt.data.compact import CompactTable
 from healthgpt.data.preparation import Sample, Source
 from healthgpt.data.records import IMAGE_MARK
-from healthgpt.data.sources.reports import report_question, report_text, required_text, split_report
-from healthgpt.data.sources.shared import closed_by_answer, slug
-from healthgpt.data.tables import rows_of
+from healthgpt.data.sources.reports import WITHOUT_REPORT, report_question, report_text, split_report
+from healthgpt.data.sources.shared import closed_by_answer, label_of, numbered_rows, plain, slug, text_of
 from healthgpt.tasks import TaskType
 
 SPLIT_NAME, METADATA_NAME = "mimic-cxr-2.0.0-split.csv", "mimic-cxr-2.0.0-metadata.csv"
@@ -34,7 +35,7 @@ DRAWINGS = (
     "{}",
 )
 MODALITY = "x-ray"
-_FRONTAL = {"PA": "PA", "AP": "AP"}  # a table, so that all images of a view hold one string
+_FRONTAL = ("PA", "AP")
 _SPLITS = {"train": "train", "validate": "validation", "test": "test"}
 _VQA_SPLITS = {"train.json": "train", "valid.json": "validation", "test.json": "test"}
 _VQA_FOLDERS = ("", "dataset", "mimiccxrvqa/dataset")
@@ -74,8 +75,9 @@ def mimic_cxr_vqa(root: Path) -> Source:
 
 def _source(name: str, root: Path, make: Callable[[Iterator[_Frontal]], Iterator[Sample]]) -> Source:
     splits, metadata = _table(root, SPLIT_NAME), _table(root, METADATA_NAME)
-    samples = make(_frontal_images(root, splits, metadata))
-    return Source(name=name, samples=samples, inputs=[splits, metadata], options={})
+    left_out: Counter[str] = Counter()
+    samples = make(_frontal_images(root, splits, metadata, left_out))
+    return Source(name=name, samples=samples, inputs=[splits, metadata], options={}, left_out=left_out)
 
 
 def _table(root: Path, name: str) -> Path:
@@ -125,39 +127,45 @@ def _missing(frontal: _Frontal) -> tuple[Path, ...]:
     return () if frontal.report is not None else (frontal.report_path,)
 
 
-def _frontal_images(root: Path, splits: Path, metadata: Path) -> Iterator[_Frontal]:
-    """In the order of the table of splits; of the other table only the frontal images are held."""
-    views = {}
-    for number, row in enumerate(rows_of(metadata), start=1):
-        where = f"{metadata}, row {number}"
-        if "ViewPosition" not in row:
-            raise ValueError(f"{where}: expected a ViewPosition, found none")
-        if view := _FRONTAL.get(row["ViewPosition"].strip().upper()):
-            views[required_text(row, "dicom_id", where)] = view
-    for number, row in enumerate(rows_of(splits), start=1):
-        where = f"{splits}, row {number}"
-        name, split = required_text(row, "dicom_id", where), required_text(row, "split", where)
+def _frontal_images(root: Path, splits: Path, metadata: Path, left_out: Counter[str]) -> Iterator[_Frontal]:
+    """In the order of the table of splits."""
+    views = CompactTable(_views(metadata))
+    for _, where, row in numbered_rows(splits):
+        name, split = text_of(row, "dicom_id", where), text_of(row, "split", where)
         if split not in _SPLITS:
             raise ValueError(f"{where}: split is {split!r}, expected {', '.join(_SPLITS)}")
         folder = _study(root, row, where)
-        if name not in views:
+        view = views.get(name)
+        if view is None:
+            left_out["of another view than PA and AP"] += 1
             continue
         path = folder.with_suffix(".txt")
         report = _read_report(path)
-        if report != "":
-            yield _Frontal(
-                name=name,
-                split=_SPLITS[split],
-                subject=required_text(row, "subject_id", where),
-                image=_image(folder, name),
-                view=views[name],
-                report_path=path,
-                report=report,
-            )
+        if report == "":
+            left_out[WITHOUT_REPORT] += 1
+            continue
+        yield _Frontal(
+            name=name,
+            split=_SPLITS[split],
+            subject=text_of(row, "subject_id", where),
+            image=_image(folder, name),
+            view=_FRONTAL[view],
+            report_path=path,
+            report=report,
+        )
+
+
+def _views(metadata: Path) -> Iterator[tuple[str, int]]:
+    """Frontal images and their views."""
+    for _, where, row in numbered_rows(metadata):
+        if "ViewPosition" not in row:
+            raise ValueError(f"{where}: expected a ViewPosition, found none")
+        if (view := label_of(row, "ViewPosition").upper()) in _FRONTAL:
+            yield text_of(row, "dicom_id", where), _FRONTAL.index(view)
 
 
 def _study(root: Path, row: Mapping[str, Any], where: str) -> Path:
-    subject, study = required_text(row, "subject_id", where), required_text(row, "study_id", where)
+    subject, study = text_of(row, "subject_id", where), text_of(row, "study_id", where)
     if not (subject.isdigit() and study.isdigit()):
         raise ValueError(f"{where}: subject {subject!r} and study {study!r}, expected numbers")
     return root / "files" / f"p{subject[:2]}" / f"p{subject}" / f"s{study}"
@@ -179,20 +187,19 @@ def _read_report(path: Path) -> str | None:
 
 def _questions(root: Path, files: Mapping[Path, str]) -> Iterator[Sample]:
     for path, split in files.items():
-        for number, row in enumerate(rows_of(path), start=1):
-            where = f"{path}, record {number}"
-            folder, name = _study(root, row, where), required_text(row, "image_id", where)
+        for number, where, row in numbered_rows(path):
+            folder, name = _study(root, row, where), text_of(row, "image_id", where)
             answer = _answer(row, where)
             yield Sample(
-                id=f"mimic-cxr-vqa-{split}-{slug(str(row.get('idx', number)))}",
+                id=f"mimic-cxr-vqa-{split}-{slug(plain(row.get('idx')) or str(number))}",
                 split=split,
-                group=required_text(row, "subject_id", where),
-                question=f"{IMAGE_MARK}\n{required_text(row, 'question', where)}",
+                group=text_of(row, "subject_id", where),
+                question=f"{IMAGE_MARK}\n{text_of(row, 'question', where)}",
                 answer=answer,
                 images=(_image(folder, name),),
                 metadata={
-                    "kind": str(row.get("content_type") or "").strip().lower(),
-                    "semantic_type": str(row.get("semantic_type") or "").strip().lower(),
+                    "kind": label_of(row, "content_type"),
+                    "semantic_type": label_of(row, "semantic_type"),
                     "closed": closed_by_answer(answer),
                     "modality": MODALITY,
                 },
@@ -203,4 +210,4 @@ def _answer(row: Mapping[str, Any], where: str) -> str:
     answers = row.get("answer")
     if not isinstance(answers, list):
         raise ValueError(f"{where}: answer is {answers!r}, expected a list")
-    return ", ".join(str(answer).strip() for answer in answers) or "none"
+    return ", ".join(plain(answer) for answer in answers) or "none"

@@ -20,14 +20,11 @@ from healthgpt.data.records import IMAGE_MARK
 from healthgpt.data.sources.questions import (
     choice_facts,
     choice_text,
-    label_of,
     letter_of,
     literal_of,
-    numbered_rows,
     options_of,
-    text_of,
 )
-from healthgpt.data.sources.shared import embedded_picture, slug
+from healthgpt.data.sources.shared import embedded_picture, label_of, numbered_rows, slug, text_of
 from healthgpt.files import read_json
 
 SUBJECTS = (
@@ -79,11 +76,11 @@ def _answers(path: Path) -> dict[str, Any]:
 def _samples(files: Mapping[tuple[str, str], list[Path]], hidden: Mapping[str, Any]) -> Iterator[Sample]:
     for (subject, name), paths in files.items():
         for path in paths:
-            for number, where, row in numbered_rows(path):
+            for _, where, row in numbered_rows(path):
                 if name == "test":
                     row["answer"] = hidden.get(text_of(row, "id", where))
                 pictures = {
-                    i: embedded_picture(row[key], path, number)
+                    i: embedded_picture(row[key], where)
                     for i, key in enumerate(_IMAGES, start=1)
                     if row.get(key) is not None
                 }

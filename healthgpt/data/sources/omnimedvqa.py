@@ -16,16 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from healthgpt.data.preparation import Sample, Source
-from healthgpt.data.sources.questions import (
-    choice_question,
-    label_of,
-    letter_of_text,
-    modality_name,
-    numbered_rows,
-    options_of,
-    text_of,
-)
-from healthgpt.data.sources.shared import slug
+from healthgpt.data.sources.questions import choice_question, letter_of_text, modality_name, options_of
+from healthgpt.data.sources.shared import label_of, numbered_rows, plain, slug, text_of
 
 ACCESS = ("Open-access", "Restricted-access")
 _LETTERS = "ABCD"
@@ -64,8 +56,8 @@ def _sample(base: Path, row: Mapping[str, Any], access: str, where: str) -> Samp
         images=[base / text_of(row, "image_path", where)],
         facts={
             "kind": label_of(row, "question_type"),
-            "modality": modality_name(str(row.get("modality_type") or row.get("modality") or "")),
-            "dataset": str(row.get("dataset") or "").strip(),
+            "modality": modality_name(plain(row.get("modality_type")) or plain(row.get("modality"))),
+            "dataset": plain(row.get("dataset")),
             "access": access,
         },
         where=where,

@@ -12,29 +12,30 @@ subject from a seed.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from healthgpt.data.compact import CompactTable
 from healthgpt.data.preparation import SPLITS, Picture, Sample, Source, split_of
 from healthgpt.data.preparation import Image as SampleImage
 from healthgpt.data.records import IMAGE_MARK
-from healthgpt.data.sources.drawings import PARTS, check_parts, fingerprint
-from healthgpt.data.tables import rows_of
+from healthgpt.data.sources.drawings import fingerprint
+from healthgpt.data.sources.shared import PARTS, SPLIT_NAMES, check_parts, listing_sha256, numbered_rows, plain
 from healthgpt.images import FORMATS, View, see
 
 TABLE_NAMES = ("pairs.csv", "pairs.jsonl")
 INSTRUCTION = "Draw the image that belongs to this one."
-_SPLIT_NAMES = {**{split: split for split in SPLITS}, "val": "validation", "valid": "validation", "dev": "validation"}
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr")
 _DATA_ENDINGS = (".img", ".raw", ".zraw")  # they are read through the header beside them
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class _Pair:
     """
     Attributes:
@@ -85,16 +86,19 @@ def pairs(
     for text in views:
         View.of(window=text)
     table = _table(root)
-    found = _listed(table) if table else _found(root, root / sources, root / targets)
-    splits = _splits(found, seed, parts, table or root)
+    found = [] if table else _found(root, root / sources, root / targets)
+    read = partial(_listed, table) if table else partial(iter, found)
+    count, named = _named_splits(read, table or root)
+    splits = _Splits(named=named, seed=seed, parts=parts)
     return Source(
         name="pairs",
-        samples=_samples(found, splits, question, kind, views, table.parent if table else root),
+        samples=_samples(read(), splits, question, kind, views, table.parent if table else root),
         inputs=[table] if table else [],
         options={
-            "pairs": len(found),
+            "pairs": count,
             "sources": None if table else sources,
             "targets": None if table else targets,
+            "files_sha256": None if table else _files_sha256(found),
             "instruction": instruction,
             "kind": kind,
             "windows": list(views),
@@ -108,6 +112,11 @@ def _table(root: Path) -> Path | None:
     if root.is_file():
         return root
     return next((root / name for name in TABLE_NAMES if (root / name).is_file()), None)
+
+
+def _files_sha256(found: Sequence[_Pair]) -> str:
+    files = {f"source/{pair.name}": pair.source for pair in found}
+    return listing_sha256(files | {f"target/{pair.name}": pair.target for pair in found})
 
 
 def _found(root: Path, sources: Path, targets: Path) -> list[_Pair]:
@@ -144,54 +153,74 @@ def _images(folder: Path) -> dict[str, Path]:
     return {name: paths[0] for name, paths in found.items()}
 
 
-def _listed(table: Path) -> list[_Pair]:
+def _listed(table: Path) -> Iterator[_Pair]:
     """The pairs of a table."""
-    found, incomplete = [], []
-    for number, row in enumerate(rows_of(table), start=1):
-        where = f"{table}, row {number}"
+    count, incomplete = 0, []
+    for number, where, row in numbered_rows(table):
+        count += 1
+        if lacking := [name for name in ("source", "target") if name not in row]:
+            raise ValueError(f"{where}: has no column {', '.join(lacking)}; it has {', '.join(row)}")
         source, target = _cell(row, "source"), _cell(row, "target")
         split, instruction = _cell(row, "split"), _cell(row, "instruction")
         if source is None or target is None:
             incomplete.append(f"{number} ({'no source' if source is None else 'no target'})")
             continue
-        if split is not None and split.lower() not in _SPLIT_NAMES:
+        if split is not None and split.lower() not in SPLIT_NAMES:
             raise ValueError(f"{where}: split is {split!r}, expected {', '.join(SPLITS)}")
-        found.append(
-            _Pair(
-                name=str(number),
-                source=table.parent / source,
-                target=table.parent / target,
-                subject=_cell(row, "subject") or source,
-                question=None if instruction is None else _question(instruction, where),
-                split=None if split is None else _SPLIT_NAMES[split.lower()],
-            )
+        yield _Pair(
+            name=str(number),
+            source=table.parent / source,
+            target=table.parent / target,
+            subject=_cell(row, "subject") or source,
+            question=None if instruction is None else _question(instruction, where),
+            split=None if split is None else SPLIT_NAMES[split.lower()],
         )
     if incomplete:
-        count = len(found) + len(incomplete)
         raise ValueError(f"{table}: {len(incomplete)} of {count} rows are no pair: row {', '.join(incomplete)}")
-    return found
 
 
 def _cell(row: Mapping[str, Any], name: str) -> str | None:
-    text = "" if row.get(name) is None else str(row[name]).strip()
-    return text or None
+    return plain(row.get(name)) or None
 
 
-def _splits(found: Iterable[_Pair], seed: int, parts: Mapping[str, float], where: Path) -> dict[str, str]:
-    """The split of each subject."""
-    named: dict[str, set[str]] = defaultdict(set)
-    for pair in found:
-        named[pair.subject] |= {pair.split} if pair.split else set()
-    if torn := sorted(subject for subject, splits in named.items() if len(splits) > 1):
-        raise ValueError(f"{where}: {len(torn)} of {len(named)} subjects are in several splits: {', '.join(torn)}")
-    return {
-        subject: next(iter(splits)) if splits else split_of(subject, seed, parts) for subject, splits in named.items()
-    }
+@dataclass(frozen=True, kw_only=True)
+class _Splits:
+    """The split of each subject: the one that a pair of theirs names, or else by seed."""
+
+    named: CompactTable
+    seed: int
+    parts: Mapping[str, float]
+
+    def of(self, subject: str) -> str:
+        place = self.named.get(subject)
+        return split_of(subject, self.seed, self.parts) if place is None else SPLITS[place]
+
+
+def _named_splits(read: Callable[[], Iterable[_Pair]], where: Path) -> tuple[int, CompactTable]:
+    """How many pairs there are, and the splits that they name.
+
+    Raises:
+        ValueError: a subject in several.
+    """
+    count = 0
+
+    def named() -> Iterator[tuple[str, int]]:
+        nonlocal count
+        for pair in read():
+            count += 1
+            if pair.split:
+                yield pair.subject, SPLITS.index(pair.split)
+
+    table = CompactTable(named())
+    if table.has_contradictions():
+        torn = sorted({pair.subject for pair in read() if len(table.values(pair.subject)) > 1})
+        raise ValueError(f"{where}: {len(torn)} subjects are in several splits: {', '.join(torn)}")
+    return count, table
 
 
 def _samples(
-    found: Sequence[_Pair],
-    splits: Mapping[str, str],
+    found: Iterable[_Pair],
+    splits: _Splits,
     question: str,
     kind: str,
     windows: tuple[str, str],
@@ -200,7 +229,7 @@ def _samples(
     for pair in found:
         yield Sample(
             id=f"pairs-{pair.name}",
-            split=splits[pair.subject],
+            split=splits.of(pair.subject),
             group=pair.subject,
             question=pair.question or question,
             images=(_image(pair.source, windows[0], folder),),

@@ -22,8 +22,16 @@ from typing import Any
 import numpy as np
 
 from healthgpt.data.preparation import Sample, Source
-from healthgpt.data.sources.questions import label_of, numbered_rows, open_question, shown, text_of
-from healthgpt.data.sources.shared import closed_by_answer, embedded_picture, parquet_files, slug
+from healthgpt.data.sources.questions import open_question
+from healthgpt.data.sources.shared import (
+    closed_by_answer,
+    label_of,
+    parquet_files,
+    parquet_rows,
+    shown,
+    slug,
+    text_of,
+)
 from healthgpt.files import require_file, wrong_kind
 
 _SPLITS = {"train": "train", "val": "validation", "test": "test"}
@@ -66,7 +74,7 @@ def _original(images: Path, pickles: Mapping[str, Path]) -> Iterator[Sample]:
             if not isinstance(row, dict):
                 raise ValueError(f"{where}: expected a dictionary, found {shown(row)}")
             row = _plain(row, where)
-            image = images / name / f"{text_of(row, 'image', where)}.jpg"
+            image = images / name / f"{text_of(row, 'image', where).removesuffix('.jpg')}.jpg"
             yield _sample(row, f"{name}-{row.get('question_id', number)}", _SPLITS[name], image, where)
 
 
@@ -82,11 +90,8 @@ def _plain(row: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _parquet(files: Mapping[str, list[Path]]) -> Iterator[Sample]:
-    for split, paths in files.items():
-        for path in paths:
-            for number, where, row in numbered_rows(path):
-                image = embedded_picture(row.get("image"), path, number)
-                yield _sample(row, f"{path.stem}-{number}", split, image, where)
+    for split, number, where, row, image in parquet_rows(files):
+        yield _sample(row, f"{split}-{number}", split, image, where)
 
 
 def _sample(row: Mapping[str, Any], name: str, split: str, image: Any, where: str) -> Sample:

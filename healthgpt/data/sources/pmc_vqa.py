@@ -17,15 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from healthgpt.data.preparation import Sample, Source
-from healthgpt.data.sources.questions import (
-    choice_question,
-    letter_of,
-    letter_of_text,
-    numbered_rows,
-    options_of,
-    require_files,
-    text_of,
-)
+from healthgpt.data.sources.questions import choice_question, letter_of, letter_of_text, options_of, require_files
+from healthgpt.data.sources.shared import label_of, numbered_rows, text_of
 
 _ENDINGS = {1: "", 2: "_2"}
 # Archives of the two versions are unpacked beside each other or into one folder.
@@ -84,7 +77,7 @@ def _choice(row: Mapping[str, Any], letter: str, where: str) -> str:
 
 def _answer(row: Mapping[str, Any], options: Mapping[str, str], where: str) -> str:
     """The answer's letter: the label's where it is an option's, else the answer's own, letter or text."""
-    label = str(row.get("Answer_label") or "").strip().upper()
+    label = label_of(row, "Answer_label").upper()
     if label in options:
         return label
     answer = text_of(row, "Answer", where)

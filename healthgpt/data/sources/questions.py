@@ -1,4 +1,4 @@
-"""What sources of questions share: texts of their rows, multiple choice, and places of images.
+"""What sources of questions share: multiple choice, and places of images.
 
 A question of multiple choice is its text, its options one a line, and what is asked for. Its answer is a letter:
 
@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
@@ -21,10 +21,9 @@ from typing import Any
 from healthgpt.answers import normalised
 from healthgpt.data.preparation import Image, Sample
 from healthgpt.data.records import IMAGE_MARK
-from healthgpt.data.tables import rows_of
+from healthgpt.data.sources.shared import plain, shown, text_of
 
 ASK_FOR_LETTER = "Answer with the option's letter from the given choices directly."
-_SHOWN = 120  # characters of a cell in a message
 
 # What sources call their modalities, without case and what is in parentheses -> what they are called here.
 _MODALITIES = {
@@ -50,29 +49,6 @@ def require_files(folder: Path, names: Sequence[str]) -> list[Path]:
     if missing:
         raise FileNotFoundError(f"{folder}: has no {', '.join(missing)}")
     return [folder / name for name in names]
-
-
-def numbered_rows(path: Path) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """The rows of a file, each with its number from 1 and its place for messages."""
-    for number, row in enumerate(rows_of(path), start=1):
-        yield number, f"{path}, row {number}", row
-
-
-def text_of(row: Mapping[str, Any], key: str, where: str) -> str:
-    """A cell that has to be there, as text without outer blanks.
-
-    Raises:
-        ValueError: it is missing or empty.
-    """
-    text = "" if row.get(key) is None else str(row[key]).strip()
-    if not text:
-        raise ValueError(f"{where}: expected a text in {key}, found {shown(row[key]) if key in row else 'no such key'}")
-    return text
-
-
-def label_of(row: Mapping[str, Any], key: str) -> str:
-    """A cell of a few words, in lower case; empty where it is missing."""
-    return str(row.get(key) or "").strip().lower()
 
 
 def modality_name(text: str) -> str:
@@ -109,7 +85,7 @@ def options_of(value: Any, where: str) -> dict[str, str]:
         pairs = list(zip(ascii_uppercase, value, strict=False))
     else:
         raise ValueError(f"{where}: expected options, found {shown(value)}")
-    texts = ((str(letter).strip().upper(), "" if text is None else _one_line(str(text))) for letter, text in pairs)
+    texts = ((plain(letter).upper(), _one_line(plain(text))) for letter, text in pairs)
     options = {letter: text for letter, text in texts if text}
     if not options:
         raise ValueError(f"{where}: expected options, found {shown(value)}")
@@ -207,12 +183,6 @@ def choice_question(
 def choice_facts(options: Mapping[str, str], letter: str) -> dict[str, Any]:
     """What evaluation needs to know of a question of multiple choice."""
     return {"closed": True, "options": dict(options), "answer_text": options[letter]}
-
-
-def shown(value: Any) -> str:
-    """A value in a message: on one line, and not all of it where it is long."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 3] + "..."
 
 
 def _one_line(text: str) -> str:

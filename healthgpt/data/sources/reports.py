@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Mapping
-from typing import Any
 
 from healthgpt.data.records import IMAGE_MARK
 
+WITHOUT_REPORT = "without findings and impression"  # why a record is left out
 REPORT_QUESTIONS = (
     "Write the report of this chest X-ray, with its findings and the impression.",
     "Please generate the report of this chest X-ray, both findings and impression.",
@@ -74,19 +73,6 @@ def report_text(findings: str, impression: str) -> str:
 def report_question(place: int, num_images: int = 1) -> str:
     """A question that asks for a report; wordings take turns."""
     return f"{IMAGE_MARK}\n" * num_images + REPORT_QUESTIONS[place % len(REPORT_QUESTIONS)]
-
-
-def required_text(row: Mapping[str, Any], key: str, where: str) -> str:
-    """A cell that must not be empty.
-
-    Raises:
-        ValueError: it is, or there is no such column.
-    """
-    value = row.get(key)
-    text = "" if value is None else str(value).strip()
-    if not text:
-        raise ValueError(f"{where}: expected a {key}, found none")
-    return text
 
 
 def normalised(text: str) -> str:

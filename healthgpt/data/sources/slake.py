@@ -9,22 +9,22 @@ graph (`base_type` kvqa) are kept: their answers are in the files.
 
 from __future__ import annotations
 
-import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from healthgpt.data.preparation import Sample, Source
-from healthgpt.data.sources.questions import (
+from healthgpt.data.sources.questions import modality_name, open_question, require_files
+from healthgpt.data.sources.shared import (
+    EMPTY_ANSWER,
+    closed_by_answer,
+    is_empty,
     label_of,
-    modality_name,
     numbered_rows,
-    open_question,
-    require_files,
+    plain,
+    slug,
     text_of,
 )
-from healthgpt.data.sources.shared import closed_by_answer, slug
-
-logger = logging.getLogger(__name__)
 
 LANGUAGES = ("en", "zh")
 
@@ -41,24 +41,30 @@ def slake(root: Path, *, language: str = "en") -> Source:
     validation = "validate.json" if (root / "validate.json").exists() else "validation.json"
     names = {"train": "train.json", "validation": validation, "test": "test.json"}
     files = dict(zip(names, require_files(root, list(names.values())), strict=True))
-    samples = _samples(root / "imgs", files, language)
-    return Source(name="slake", samples=samples, inputs=list(files.values()), options={"language": language})
+    left_out: Counter[str] = Counter()
+    return Source(
+        name="slake",
+        samples=_samples(root / "imgs", files, language, left_out),
+        inputs=list(files.values()),
+        options={"language": language},
+        left_out=left_out,
+    )
 
 
-def _samples(images: Path, files: Mapping[str, Path], language: str) -> Iterator[Sample]:
-    empty = 0
+def _samples(images: Path, files: Mapping[str, Path], language: str, left_out: Counter[str]) -> Iterator[Sample]:
     for split, path in files.items():
         for _, where, row in numbered_rows(path):
             if text_of(row, "q_lang", where).lower() != language:
+                left_out["in another language"] += 1
                 continue
-            if not str(row.get("answer", "?")).strip():
-                empty += 1
+            if is_empty(row, "answer"):
+                left_out[EMPTY_ANSWER] += 1
                 continue
             answer, answer_type = text_of(row, "answer", where), label_of(row, "answer_type")
             facts = {
                 "kind": label_of(row, "content_type"),
                 "closed": answer_type == "closed" if answer_type else closed_by_answer(answer),
-                "modality": modality_name(str(row.get("modality") or "")),
+                "modality": modality_name(plain(row.get("modality"))),
                 "organ": label_of(row, "location"),
                 "base_type": label_of(row, "base_type"),
             }
@@ -71,5 +77,3 @@ def _samples(images: Path, files: Mapping[str, Path], language: str) -> Iterator
                 facts=facts,
                 where=where,
             )
-    if empty:
-        logger.warning("slake: %d records with an empty answer are left out", empty)

@@ -25,19 +25,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from healthgpt.data.phantoms.instructions import INSTRUCTIONS
 from healthgpt.data.preparation import Picture, Sample, Source, split_of
 from healthgpt.data.records import IMAGE_MARK
+from healthgpt.data.sources.bodies import axial_plan, body_of, check_same_grid
 from healthgpt.data.sources.drawings import (
-    PARTS,
     axial_slice,
     centred,
-    check_parts,
     check_percentiles,
     exact_window,
     fingerprint,
@@ -46,9 +43,7 @@ from healthgpt.data.sources.drawings import (
     read_volume,
     save_grey,
 )
-from healthgpt.data.sources.shared import slug
-from healthgpt.images import Plane, Scan
-from healthgpt.images.scan import SlicePlan
+from healthgpt.data.sources.shared import PARTS, check_parts, listing_sha256, slug
 from healthgpt.images.windows import Window
 from healthgpt.tasks import TaskType
 
@@ -60,7 +55,6 @@ CT_HIGH: Mapping[str, float] = {"brain": 2000.0, "pelvis": 1000.0}
 DIRECTIONS = (TaskType.CT_TO_MRI, TaskType.MRI_TO_CT)
 _VOLUMES = ("mr", "ct", "mask")
 _ENDINGS = (".nii.gz", ".nii")
-_APART = 0.5  # part of a voxel by which the volumes of a patient may lie apart
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,6 +151,13 @@ def synthrad2023(
         inputs=[],
         options={
             "patients": {name: sum(patient.region == name for patient in patients) for name in folders},
+            "volumes_sha256": listing_sha256(
+                {
+                    f"{patient.region}/{patient.name}/{part}": getattr(patient, part)
+                    for patient in patients
+                    for part in _VOLUMES
+                }
+            ),
             "directions": [str(kind) for kind in wanted],
             "seed": seed,
             "parts": dict(parts),
@@ -222,7 +223,7 @@ def _samples(
     place = num_empty = 0
     for patient in patients:
         split = split_of(patient.name, seed, parts)
-        body = _body(patient.mask)
+        body = body_of(patient.mask)
         indices = body.slices(cut.least_mask)[:: cut.every]
         num_empty += not indices
         for i in indices:
@@ -263,9 +264,9 @@ def _picture(patient: _Patient, part: str, i: int, cut: _Cut) -> Picture:
 
 def _write(path: Path, patient: _Patient, part: str, i: int, cut: _Cut) -> None:
     """Writes one slice of one of a patient's volumes."""
-    body = _body(patient.mask)
+    body = body_of(patient.mask)
     volume = read_volume(getattr(patient, part))
-    _check_same_grid(read_volume(patient.mask), volume)
+    check_same_grid(read_volume(patient.mask), volume)
     seen = axial_slice(volume, i, _window(patient, part, cut))
     rows, columns = body.box(cut.margin)
     inside = replace(seen, pixels=np.where(body.inside[i][rows, columns], np.uint8(255), np.uint8(0)))
@@ -288,67 +289,8 @@ def _window(patient: _Patient, part: str, cut: _Cut) -> Window:
 
 @lru_cache(maxsize=4)
 def _mr_window(mr: Path, mask: Path, low: float, high: float) -> Window:
-    plan, inside = _axial(read_volume(mr)), _body(mask).inside
-    _check_same_grid(read_volume(mask), plan.scan)
+    plan, inside = axial_plan(read_volume(mr)), body_of(mask).inside
+    check_same_grid(read_volume(mask), plan.scan)
     return percentile_window(
         np.concatenate([plan.slice(i)[inside[i]] for i in range(plan.num_slices)]), low, high, str(mr)
     )
-
-
-@dataclass(frozen=True)
-class _Body:
-    """Where a patient is.
-
-    Attributes:
-        inside: (slices, rows, columns) as axial slices are looked at.
-        rows, columns: the first one of all slices that it touches, and the one after the last.
-    """
-
-    inside: NDArray[np.bool_]
-    rows: tuple[int, int]
-    columns: tuple[int, int]
-
-    def slices(self, least: float) -> list[int]:
-        """Those of which it covers so much."""
-        covered = self.inside.mean(axis=(1, 2))
-        return [int(i) for i in np.flatnonzero((covered >= least) & (covered > 0))]
-
-    def box(self, margin: int) -> tuple[slice, slice]:
-        """The rows and columns around it, through all slices."""
-        rows, columns = (slice(max(0, start - margin), stop + margin) for start, stop in (self.rows, self.columns))
-        return rows, columns
-
-
-@lru_cache(maxsize=2)
-def _body(mask: Path) -> _Body:
-    plan = _axial(read_volume(mask))
-    inside = np.stack([plan.slice(i) > 0 for i in range(plan.num_slices)])
-    if not inside.any():
-        raise ValueError(f"{mask}: the mask is empty")
-    rows, columns = (np.flatnonzero(inside.any(axis=(0, axis))) for axis in (2, 1))
-    return _Body(inside, (int(rows[0]), int(rows[-1]) + 1), (int(columns[0]), int(columns[-1]) + 1))
-
-
-def _axial(scan: Scan) -> SlicePlan:
-    return scan.plane_of(Plane.AXIAL)
-
-
-def _check_same_grid(mask: Scan, scan: Scan) -> None:
-    """Volumes may be stored in other orders of their axes, but their voxels have to lie on one another."""
-    expected, found = _grid(mask), _grid(scan)
-    if expected[0] != found[0]:
-        sizes = ["x".join(map(str, grid[0])) for grid in (found, expected)]
-        raise ValueError(f"{scan.name}: has {sizes[0]} voxels, and its mask {sizes[1]}")
-    apart = float(np.abs(expected[1] - found[1]).max())
-    if apart > _APART * min(length for length in _axial(mask).spacing if length is not None):
-        raise ValueError(f"{scan.name}: lies {apart:.1f} mm apart from its mask")
-
-
-def _grid(scan: Scan) -> tuple[tuple[Any, ...], NDArray[np.float64]]:
-    """Slices, rows and columns of the axial plane; where the corners of the first and last slice are."""
-    plan = _axial(scan)
-    sizes = (scan.num_frames, *scan.shape)
-    shape = tuple(sizes[axis] for axis in plan.axes)
-    corners = np.array([(x, y, 0, 1) for x in (0, shape[2] - 1) for y in (0, shape[1] - 1)], float)
-    affines = [affine for i in (0, shape[0] - 1) if (affine := plan.affine(i)) is not None]
-    return shape, np.concatenate([(affine @ corners.T).T[:, :3] for affine in affines])

@@ -18,20 +18,18 @@ from pathlib import Path
 from typing import Any
 
 from healthgpt.data.preparation import SPLITS, Image, Sample, Source, split_of
-from healthgpt.data.sources.questions import (
-    choice_question,
-    letter_of,
-    literal_of,
+from healthgpt.data.sources.questions import choice_question, letter_of, literal_of, open_question, options_of
+from healthgpt.data.sources.shared import (
+    PARTS,
+    SPLIT_NAMES,
+    check_parts,
+    closed_by_answer,
+    embedded_picture,
     numbered_rows,
-    open_question,
-    options_of,
+    plain,
     text_of,
 )
-from healthgpt.data.sources.shared import closed_by_answer, embedded_picture
 from healthgpt.files import require_file
-
-PARTS = {"train": 0.8, "validation": 0.1, "test": 0.1}
-_SPLIT_NAMES = {name: name for name in SPLITS} | {"val": "validation", "valid": "validation", "dev": "validation"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +68,7 @@ def vqa_csv(
         seed: of the splits, where the table has none.
         parts: the share of each split.
     """
-    if not parts.keys() <= set(SPLITS) or abs(sum(parts.values()) - 1) > 1e-6:
-        raise ValueError(f"parts are {dict(parts)}, expected shares of {', '.join(SPLITS)} that add up to 1")
+    check_parts(parts)
     folder = require_file(root).parent if images is None else images
     options = {"images": str(folder), "seed": seed, "parts": dict(parts)}
     named = asdict(columns) | {"options": list(columns.options)}
@@ -123,7 +120,7 @@ class _Table:
     def _sample(self, row: Mapping[str, Any], number: int, where: str) -> Sample:
         columns = self.columns
         name = text_of(row, columns.id, where) if columns.id else f"{self.path.stem}-{number}"
-        images = self._images(row[columns.image], number, where) if columns.image else []
+        images = self._images(row[columns.image], where) if columns.image else []
         split, group = self._split(row, name, images, where)
         question, answer = text_of(row, columns.question, where), text_of(row, columns.answer, where)
         if options := self._options(row, where):
@@ -150,9 +147,9 @@ class _Table:
         subject = text_of(row, columns.subject, where) if columns.subject else None
         if columns.split:
             given = text_of(row, columns.split, where)
-            if given.lower() not in _SPLIT_NAMES:
+            if given.lower() not in SPLIT_NAMES:
                 raise ValueError(f"{where}: {columns.split} is {given!r}, expected {', '.join(SPLITS)}")
-            return _SPLIT_NAMES[given.lower()], subject or name
+            return SPLIT_NAMES[given.lower()], subject or name
         group = subject or self._image_name(images) or name
         return split_of(group, self.seed, self.parts), group
 
@@ -165,20 +162,20 @@ class _Table:
             return first.name
         return str(first.relative_to(self.folder)) if first.is_relative_to(self.folder) else str(first)
 
-    def _images(self, cell: Any, number: int, where: str) -> list[Image]:
+    def _images(self, cell: Any, where: str) -> list[Image]:
         if isinstance(cell, str) and cell.lstrip().startswith("["):
             cell = literal_of(cell, where)
         cells = cell if isinstance(cell, list) else [cell]
-        return [self._image(entry, number) for entry in cells if entry is not None and entry != ""]
+        return [self._image(entry, where) for entry in cells if plain(entry)]
 
-    def _image(self, cell: Any, number: int) -> Image:
+    def _image(self, cell: Any, where: str) -> Image:
         if isinstance(cell, dict) and not cell.get("bytes") and cell.get("path"):
             cell = cell["path"]  # the `datasets` library's image that is a file of its own
-        return self.folder / cell.strip() if isinstance(cell, str) else embedded_picture(cell, self.path, number)
+        return self.folder / cell.strip() if isinstance(cell, str) else embedded_picture(cell, where)
 
     def _options(self, row: Mapping[str, Any], where: str) -> dict[str, str]:
         """Options by their letters; none where all their cells are empty."""
         cells = [row[name] for name in self.columns.options]
-        if all(cell is None or cell == "" for cell in cells):
+        if not any(plain(cell) for cell in cells):
             return {}
         return options_of(cells[0] if len(cells) == 1 else cells, where)

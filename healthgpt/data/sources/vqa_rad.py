@@ -14,8 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from healthgpt.data.preparation import Image, Sample, Source
-from healthgpt.data.sources.questions import label_of, numbered_rows, text_of
-from healthgpt.data.sources.shared import closed_by_answer, embedded_picture, parquet_files, slug
+from healthgpt.data.sources.shared import (
+    closed_by_answer,
+    label_of,
+    numbered_rows,
+    parquet_files,
+    parquet_rows,
+    plain,
+    slug,
+    text_of,
+)
 from healthgpt.files import require_file
 
 JSON_NAME, IMAGES_NAME = "VQA_RAD Dataset Public.json", "VQA_RAD Image Folder"
@@ -34,16 +42,13 @@ def vqa_rad(root: Path) -> Source:
 def _original(root: Path) -> Iterator[Sample]:
     for _, where, row in numbered_rows(require_file(root / JSON_NAME)):
         image = root / IMAGES_NAME / text_of(row, "image_name", where)
-        split = "test" if label_of(row, "phrase_type").startswith("test") else "train"
+        split = "test" if text_of(row, "phrase_type", where).lower().startswith("test") else "train"
         yield _sample(row, where, text_of(row, "qid", where), split, image)
 
 
 def _parquet(files: dict[str, list[Path]]) -> Iterator[Sample]:
-    for split, paths in files.items():
-        for path in paths:
-            for number, where, row in numbered_rows(path):
-                image = embedded_picture(row.get("image"), path, number)
-                yield _sample(row, where, str(row.get("qid") or f"{path.stem}-{number - 1}"), split, image)
+    for split, number, where, row, image in parquet_rows(files):
+        yield _sample(row, where, plain(row.get("qid")) or f"{split}-{number}", split, image)
 
 
 def _sample(row: dict[str, Any], where: str, name: str, split: str, image: Image) -> Sample:
