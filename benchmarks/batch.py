@@ -33,9 +33,9 @@ from report import RESULTS, publish
 from healthgpt import HealthGPT, Request
 from healthgpt.batch.answer_file import AnswerFile, QuestionIndex
 from healthgpt.batch.batches import batches_of
-from healthgpt.batch.children import read_pictures
 from healthgpt.batch.local import work_here
 from healthgpt.batch.questions import Questions
+from healthgpt.batch.reading import read_pictures
 from healthgpt.batch.run import run_batch, to_do
 from healthgpt.batch.worker import Worker
 from healthgpt.data.phantoms.source import draw_patient

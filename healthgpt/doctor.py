@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import importlib.metadata
-import importlib.util
 import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from pathlib import Path
 from healthgpt import __version__
 from healthgpt.config import RELEASED, ModelSources, ReleasedFile
 from healthgpt.files import require_file, wrong_kind
+from healthgpt.provenance import version_of
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "sentencepiece", "pillow")
 EXTRAS = {"bitsandbytes": "8-bit and 4-bit loading"}
@@ -31,7 +30,7 @@ def examine_machine() -> Iterator[Finding]:
     """Versions, devices and optional packages."""
     import torch
 
-    versions = ", ".join(f"{name} {_version(name)}" for name in PACKAGES)
+    versions = ", ".join(f"{name} {version_of(name) or 'is not installed'}" for name in PACKAGES)
     yield Finding(True, f"healthgpt {__version__} on Python {platform.python_version()}: {versions}")
     devices = [f"cpu ({torch.get_num_threads()} threads)"]
     for i in range(torch.cuda.device_count()):
@@ -41,8 +40,7 @@ def examine_machine() -> Iterator[Finding]:
         devices.append("mps")
     yield Finding(True, f"devices: {', '.join(devices)}")
     for name, purpose in EXTRAS.items():
-        there = importlib.util.find_spec(name) is not None
-        yield Finding(True, f"{name} {_version(name) if there else 'is not installed'} (optional, for {purpose})")
+        yield Finding(True, f"{name} {version_of(name) or 'is not installed'} (optional, for {purpose})")
 
 
 def examine_model(sources: ModelSources) -> Iterator[Finding]:
@@ -114,10 +112,3 @@ def _released_checksum(path: Path) -> str:
                 same = hashlib.file_digest(content, "sha256").hexdigest() == file.sha256
             return " (sha256 is the released file's)" if same else " (sha256 is NOT the released file's)"
     return ""
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "is not installed"

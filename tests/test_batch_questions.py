@@ -12,8 +12,8 @@ import pyarrow.parquet as parquet
 import pytest
 from PIL import Image
 
-from healthgpt.batch.children import read_pictures
 from healthgpt.batch.questions import Columns, Question, Questions
+from healthgpt.batch.reading import read_pictures
 from healthgpt.images import Plane, View
 from healthgpt.images.windows import WINDOWS
 from healthgpt.tasks import Task
@@ -210,6 +210,7 @@ def test_every_mistake_names_file_and_record(tmp_path, rows, more, message):
         ("q.txt", "Which?", "expected .json, .jsonl"),
         ("q.jsonl", '{"text": "A?"}\n{"text"', "record 2: not readable as JSON"),
         ("q.json", '[{"text": "A?"}, {"text"', "after record 1: not readable as JSON"),
+        ("q.json", '[{"text": "A?"}] [', r"after record 1: not readable as JSON \(Extra data\)"),
         ("q.jsonl", '"A?"\n', "record 1: expected an object"),
         ("q.csv", "id,text\n1,A?,more\n", "line 2: has other columns than the first line"),
         ("q.csv", "id,text\n", "has no questions"),

@@ -10,7 +10,15 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From the ground up; a module may import what stands on a lower line, or on its own line where that is a package.
 LAYERS = (
-    ("healthgpt", "healthgpt.files", "healthgpt.answers", "healthgpt.tasks", "healthgpt.phi3_tokenizer"),
+    (
+        "healthgpt",
+        "healthgpt.files",
+        "healthgpt.answers",
+        "healthgpt.tasks",
+        "healthgpt.phi3_tokenizer",
+        "healthgpt.provenance",
+        "healthgpt.child_processes",
+    ),
     ("healthgpt.shipped",),
     ("healthgpt.hlora", "healthgpt.vocabulary", "healthgpt.images", "healthgpt.tokenization", "taming_transformers"),
     ("healthgpt.templates", "healthgpt.config", "healthgpt.decoding"),

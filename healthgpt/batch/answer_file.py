@@ -22,6 +22,7 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from healthgpt.batch.questions import Question, Questions
+from healthgpt.data.compact import key_of
 from healthgpt.files import writable_target, write_atomically
 
 HEADER = "header"
@@ -34,11 +35,6 @@ def bytes_of(text: str | int) -> bytes:
     return str(text).encode("utf-8", "surrogatepass")
 
 
-def key_of(text: str | int) -> int:
-    """64 bits that stand for a text: ids and prompts of millions of questions stay in memory as these."""
-    return int.from_bytes(hashlib.blake2b(bytes_of(text), digest_size=8).digest(), "little")
-
-
 class QuestionIndex:
     """Which questions there are: checks all of them once, and keeps 16 bytes of each.
 
@@ -49,7 +45,7 @@ class QuestionIndex:
     def __init__(self, questions: Questions):
         ids, prompts = array("Q"), array("Q")
         for question in questions:
-            ids.append(key_of(question.id))
+            ids.append(key_of(str(question.id)))
             prompts.append(key_of(question.text))
         self.prompts = np.frombuffer(prompts, np.uint64)
         keys = np.frombuffer(ids, np.uint64)
@@ -161,11 +157,12 @@ class AnswerFile:
         self._num_lines += len(lines)
 
     def refuse_others(self, questions: Sequence[Question], places: Sequence[int]) -> None:
-        """
+        """Checks that these are the questions that the index has at these places.
+
         Raises:
-            ValueError: these are not the questions that the index has at these places.
+            ValueError: they are not.
         """
-        keys = np.array([key_of(question.id) for question in questions], np.uint64)
+        keys = np.array([key_of(str(question.id)) for question in questions], np.uint64)
         strangers = np.flatnonzero(self._index.places(keys) != np.array(places))
         if len(strangers):
             name = questions[int(strangers[0])].id
@@ -214,7 +211,7 @@ class AnswerFile:
             elif missing := [name for name in ("question_id", "prompt") if name not in value]:
                 raise ValueError(f"{self.path}, line {number}: is no answer, it has no {missing[0]}")
             else:
-                keys.append(key_of(value["question_id"]))
+                keys.append(key_of(str(value["question_id"])))
                 prompts.append(key_of(value["prompt"]))
                 offsets.append(offset)
                 failed.append("error" in value)

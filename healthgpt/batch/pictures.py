@@ -13,8 +13,9 @@ from typing import Self
 from PIL import Image
 
 from healthgpt.batch.batches import Batch
-from healthgpt.batch.children import belong_to_parent, read_pictures, without_interrupts
 from healthgpt.batch.questions import Question
+from healthgpt.batch.reading import read_pictures
+from healthgpt.child_processes import belong_to_parent, without_interrupts
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,14 @@ Reading = Future[list[Image.Image]]
 def one_line(error: Exception) -> str:
     """An error's message without line breaks."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def pictures_of(question: Question) -> Pictures:
+    """A question's pictures, or why there are none."""
+    try:
+        return read_pictures(question.images, question.view)
+    except (ValueError, OSError, MemoryError) as error:
+        return Failure(one_line(error))
 
 
 class PictureReader:
@@ -80,9 +89,9 @@ class PictureReader:
 
     def _result(self, question: Question, future: Reading | None) -> Pictures:
         """A question's pictures; where the process died, read once more, as another image may have killed it."""
+        if future is None:
+            return pictures_of(question)
         try:
-            if future is None:
-                return read_pictures(question.images, question.view)
             try:
                 return future.result()
             except BrokenProcessPool:

@@ -13,9 +13,9 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from healthgpt.batch.batches import Batch
-from healthgpt.batch.children import belong_to_parent, without_interrupts
 from healthgpt.batch.pictures import Failure
 from healthgpt.batch.worker import Result, Worker
+from healthgpt.child_processes import belong_to_parent, without_interrupts
 from healthgpt.pipeline import Request
 
 logger = logging.getLogger(__name__)

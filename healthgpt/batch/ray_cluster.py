@@ -14,9 +14,8 @@ from itertools import islice
 from typing import Any
 
 from healthgpt.batch.batches import Batch
-from healthgpt.batch.children import read_pictures
 from healthgpt.batch.local import Worked, separated
-from healthgpt.batch.pictures import Failure, Pictures, one_line
+from healthgpt.batch.pictures import pictures_of
 from healthgpt.batch.worker import MakeWorker, Worker
 
 # Batches that are handed to Ray together: the driver holds no more of them, and workers load their model once for them.
@@ -42,13 +41,7 @@ def with_pictures(row: Row, folder: str) -> Row:
     """A batch -> the batch with its pictures, whose relative paths start from a folder."""
     os.chdir(folder)
     batch: Batch = pickle.loads(row["batch"])
-    pictures: list[Pictures] = []
-    for question in batch.questions:
-        try:
-            pictures.append(read_pictures(question.images, question.view))
-        except (ValueError, OSError, MemoryError) as error:
-            pictures.append(Failure(one_line(error)))
-    return {"seen": pickle.dumps((batch, pictures))}
+    return {"seen": pickle.dumps((batch, [pictures_of(question) for question in batch.questions]))}
 
 
 def work_on_ray(

@@ -56,27 +56,16 @@ def build_parser() -> argparse.ArgumentParser:
         command.set_defaults(run=run, task=task)
         add_model_flags(command)
         add_request_flags(command)
-    batch = verbs.add_parser(
-        "batch",
-        help="answer and draw all that a file or folder asks for",
-        description="Answer and draw all that a file or folder asks for. Start it again to go on where it was.",
-    )
-    batch.set_defaults(run=run_batch_command)
-    add_batch_flags(batch)
-    view = verbs.add_parser(
-        "view",
-        help="look at a medical image as the model does",
-        description="Write a slice, in its window, as a picture.",
-    )
-    view.set_defaults(run=run_view)
-    add_view_flags(view)
-    convert = verbs.add_parser(
-        "convert",
-        help="make a model folder from released files, or released files from a model folder",
-        description="Make a model folder from released files; with --model FOLDER, write its weights as released .bin.",
-    )
-    convert.set_defaults(run=run_convert)
-    add_convert_flags(convert)
+    for verb, add_flags, run, text, more in (
+        ("batch", add_batch_flags, run_batch_command, "answer and draw all that a file or folder asks for",
+         "Started again, it goes on where it was."),
+        ("view", add_view_flags, run_view, "write a slice of a medical image, in its window, as a picture", ""),
+        ("convert", add_convert_flags, run_convert, "make a model folder from released files",
+         "With --model FOLDER, write its weights as released .bin."),
+    ):  # fmt: skip
+        command = verbs.add_parser(verb, help=text, description=f"{text[0].upper()}{text[1:]}. {more}")
+        command.set_defaults(run=run)
+        add_flags(command)
     doctor = verbs.add_parser("doctor", help="report versions, devices and what is wrong with a model's files")
     doctor.set_defaults(run=run_doctor, task=Task.COMPREHENSION)
     add_model_flags(doctor)

@@ -122,14 +122,9 @@ def _summary(flags: argparse.Namespace, answers: AnswerFile) -> int:
 
 def _check(flags: argparse.Namespace) -> None:
     """Fails before any work where a number makes no sense or nothing could be written."""
-    from healthgpt.decoding import Decoding
     from healthgpt.files import writable_target
 
-    Decoding(**decoding_of(flags))
-    for name in ("batch_size", "num_processes", "num_chunks", "max_samples", "num_readers"):
-        value, least = getattr(flags, name), int(name != "num_readers")
-        if value is not None and value < least:
-            raise ValueError(f"--{name} is {value}, expected at least {least}")
+    check_numbers(flags, "num_chunks")
     if not 0 <= flags.chunk_idx < flags.num_chunks:
         raise ValueError(f"--chunk_idx is {flags.chunk_idx}, expected 0 ... {flags.num_chunks - 1}")
     writable_target(flags.output)
@@ -139,6 +134,17 @@ def _check(flags: argparse.Namespace) -> None:
         for path in (flags.output, _drawings(flags)):
             if path.resolve().is_relative_to(flags.input.resolve()):
                 raise ValueError(f"{path}: is inside of the input {flags.input}, and would be a question itself")
+
+
+def check_numbers(flags: argparse.Namespace, *more: str) -> None:
+    """Raises a ValueError for a number that makes no sense."""
+    from healthgpt.decoding import Decoding
+
+    Decoding(**decoding_of(flags))
+    for name in ("batch_size", "num_processes", "max_samples", "num_readers", *more):
+        value, least = getattr(flags, name), int(name != "num_readers")
+        if value is not None and value < least:
+            raise ValueError(f"--{name} is {value}, expected at least {least}")
 
 
 def _questions(flags: argparse.Namespace) -> Questions:

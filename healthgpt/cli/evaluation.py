@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from healthgpt.cli.batching import add_running_flags, header_of, work_of
+from healthgpt.cli.batching import add_running_flags, check_numbers, header_of, work_of
 from healthgpt.cli.flags import add_decoding_flags, add_model_flags, load_model, model_sources
 from healthgpt.cli.inference import note
 from healthgpt.cli.progress import progress
@@ -20,6 +20,10 @@ from healthgpt.files import writable_target, write_atomically
 
 PHANTOMS = "phantoms"
 _PERCENT = 100
+_NOT_OF_PHANTOMS = (
+    "data", "template", "max_samples", "allow_partial", "retry_failed", "ray", "num_readers", "window", "slice",
+    "plane", "volume", "do_sample", "temperature", "top_p", "num_beams", "repetition_penalty", "max_new_tokens",
+)  # fmt: skip
 # Columns that are no shares: shown as they are.
 _PLAIN = ("psnr", "mse", "mae", "mae_hu", "fid")
 
@@ -50,8 +54,11 @@ def run_evaluate(flags: argparse.Namespace) -> int:
     if flags.what:
         return _compare(flags)
     names = flags.benchmark or []
+    check_numbers(flags, "count")
     if names == [PHANTOMS]:
         return _run_phantoms(flags)
+    if PHANTOMS in names:
+        raise ValueError(f"--benchmark {PHANTOMS} is scored alone, not beside others")
     if unknown := [name for name in names if name not in BENCHMARKS]:
         raise ValueError(f"--benchmark {unknown[0]} is none of {', '.join((*BENCHMARKS, PHANTOMS))}")
     for name in ("benchmark", "data", "output"):
@@ -140,6 +147,8 @@ def _run_phantoms(flags: argparse.Namespace) -> int:
     from healthgpt.data.phantoms.subjects import SUBJECTS
     from healthgpt.evaluation.phantoms import evaluate_phantoms, patients_needed
 
+    if ignored := [name for name in _NOT_OF_PHANTOMS if getattr(flags, name) not in (None, False)]:
+        raise ValueError(f"--{ignored[0]} does nothing with phantoms, which are answered greedily in one process")
     if flags.output:
         writable_target(flags.output)
     model = load_model(flags)

@@ -32,4 +32,6 @@ def progress(done: int, total: int | None, text: str, every: int = _LINE) -> Non
         facts.append(f"{datetime.timedelta(seconds=round((total - done) / rate))} left")
     shown = f"{done}/{total}" if total is not None else str(done)
     line = f"\r\x1b[K{shown} {text} ({', '.join(facts)})"
+    if done == total:
+        _Clock.started = None  # what comes next has a pace of its own
     print(line, end="\n" if done == total else "", file=sys.stderr, flush=True)

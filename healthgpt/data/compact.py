@@ -19,20 +19,20 @@ class CompactTable:
     def __init__(self, entries: Iterable[tuple[str, int]]):
         keys, values = array("Q"), bytearray()
         for text, value in entries:
-            keys.append(_key(text))
+            keys.append(key_of(text))
             values.append(value)
         order = np.argsort(np.asarray(keys), kind="stable")
         self._keys, self._values = np.asarray(keys)[order], np.frombuffer(values, np.uint8)[order]
 
     def values(self, text: str) -> set[int]:
         """All that a text has; empty where it is not there."""
-        key = np.uint64(_key(text))
+        key = np.uint64(key_of(text))
         first, last = (int(np.searchsorted(self._keys, key, side)) for side in ("left", "right"))
         return set(self._values[first:last].tolist())
 
     def get(self, text: str) -> int | None:
         """What a text has first; None where it is not there."""
-        key = np.uint64(_key(text))
+        key = np.uint64(key_of(text))
         place = int(np.searchsorted(self._keys, key))
         return int(self._values[place]) if place < len(self._keys) and self._keys[place] == key else None
 
@@ -42,5 +42,6 @@ class CompactTable:
         return bool((same & (self._values[1:] != self._values[:-1])).any())
 
 
-def _key(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big")
+def key_of(text: str) -> int:
+    """64 bits that stand for a text; names of files may hold what is no UTF-8."""
+    return int.from_bytes(hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest(), "big")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
+
+from healthgpt.child_processes import belong_to_parent, without_interrupts
 
 Given = TypeVar("Given")
 Result = TypeVar("Result")
@@ -31,10 +30,11 @@ def results_in_order(
         return
     context = multiprocessing.get_context("spawn")
     waiting: deque[Future[Result]] = deque()
-    with ProcessPoolExecutor(num_processes, mp_context=context, initializer=_belong_to_parent) as pool:
+    with ProcessPoolExecutor(num_processes, mp_context=context, initializer=belong_to_parent) as pool:
         try:
             for item in items:
-                waiting.append(pool.submit(function, item))
+                with without_interrupts():  # as it may start the processes
+                    waiting.append(pool.submit(function, item))
                 if len(waiting) >= 2 * num_processes:
                     yield waiting.popleft().result()
             while waiting:
@@ -46,16 +46,3 @@ def results_in_order(
             ) from None
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _belong_to_parent() -> None:
-    """Leaves interrupts to the parent process, and ends when that is gone, however it went."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def wait() -> None:
-        parent.join()
-        os._exit(1)
-
-    threading.Thread(target=wait, daemon=True).start()

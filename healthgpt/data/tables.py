@@ -81,11 +81,11 @@ def _entries(file: TextIO) -> Iterator[Any]:
         assert found is not None  # it matches anything
         try:
             if found[1] == "]" and separator == ",":
-                return
+                return _refuse_rest(text, found.end(), file)
             if found[1] != separator:
                 raise json.JSONDecodeError(f"Expecting {separator!r}", text, found.start(1))
             if separator == "[" and text[found.end() : found.end() + 1] == "]":
-                return
+                return _refuse_rest(text, found.end() + 1, file)
             entry, place = decode(text, found.end())
         except json.JSONDecodeError:
             # Wrong, or not there yet: an entry may be longer than what has been read.
@@ -97,6 +97,14 @@ def _entries(file: TextIO) -> Iterator[Any]:
             continue
         yield entry
         separator = ","
+
+
+def _refuse_rest(text: str, place: int, file: TextIO) -> None:
+    """Raises a JSONDecodeError for anything but blanks after a list's end."""
+    while text:
+        if rest := text[place:].lstrip():
+            raise json.JSONDecodeError("Extra data", rest, 0)
+        text, place = file.read(_CHARACTERS_AT_ONCE), 0
 
 
 def _checked(row: Any, path: Path, number: int) -> dict[str, Any]:

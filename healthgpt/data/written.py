@@ -57,7 +57,8 @@ class Written:
         return self.records.total() + self.num_without_files
 
     def add(self, lines: Sequence[Line], missing: Sequence[Sequence[str]]) -> None:
-        """
+        """Adds records, and samples that lack files.
+
         Args:
             missing: the files of each sample that lacks some.
         """
@@ -115,9 +116,10 @@ class Written:
         }
 
     def check_names(self, source_name: str) -> None:
-        """
+        """Checks that every id is there once.
+
         Raises:
-            ValueError: an id is there twice.
+            ValueError: one is there twice.
         """
         twice, shown = 0, list[str]()
         for name, places in groupby((line.rpartition("\t")[::2] for line in self._names), key=lambda pair: pair[0]):

@@ -13,10 +13,8 @@ import hashlib
 import json
 import os
 import platform
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -37,13 +35,13 @@ from healthgpt.evaluation.networks import Lpips, frechet_distance
 from healthgpt.evaluation.vqa import groups_of, score_answer
 from healthgpt.evaluation.words import overlap
 from healthgpt.files import write_atomically
+from healthgpt.provenance import commit, version_of
 
 QUESTIONS_NAME, ANSWERS_NAME = "questions.jsonl", "answers.jsonl"
 SAMPLES_NAME, RESULTS_NAME = "samples.jsonl", "results.json"
 DRAWINGS_NAME = "drawings"
 FORMAT = 1
 _PACKAGES = ("torch", "transformers", "peft", "torchmetrics", "scikit-image", "scipy", "numpy", "pillow")
-Note = Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,13 +94,13 @@ class Run:
             if answers.done.all():
                 answers.put_in_order()
 
-    def score(self, note: Note = print) -> dict[str, Any]:
+    def score(self) -> dict[str, Any]:
         """Scores all answers; writes samples and results, and returns the latter."""
         with (self.output / ANSWERS_NAME).open(encoding="utf-8") as lines:
             header = json.loads(next(lines))[HEADER]
             answers = [json.loads(line) for line in lines]
         rows = list(RecordFile(self.output / QUESTIONS_NAME))
-        scored = _SCORED[self.selection.benchmark.scoring](self, rows, answers, note)
+        scored = _SCORED[self.selection.benchmark.scoring](self, rows, answers)
         samples = [
             {
                 "id": row["id"],
@@ -132,7 +130,7 @@ class Run:
             "model_sha256": header["model"],
             "run": header,
             "versions": _versions(),
-            "git_commit": _commit(),
+            "git_commit": commit(),
             "figures": {name: found.to_dict() for name, found in figures.items()},
             "not_measured": scored.not_measured,
         }
@@ -183,7 +181,7 @@ class Scored:
     not_measured: list[str]
 
 
-def _score_questions(run: Run, rows: Sequence[Row], answers: Sequence[Row], note: Note) -> Scored:
+def _score_questions(run: Run, rows: Sequence[Row], answers: Sequence[Row]) -> Scored:
     facts = [row.get("metadata", {}) for row in rows]
     # A question that failed has no answer, which is wrong.
     scores = [
@@ -193,7 +191,7 @@ def _score_questions(run: Run, rows: Sequence[Row], answers: Sequence[Row], note
     return Scored(scores=scores, groups=groups_of(facts), more={}, not_measured=[])
 
 
-def _score_reports(run: Run, rows: Sequence[Row], answers: Sequence[Row], note: Note) -> Scored:
+def _score_reports(run: Run, rows: Sequence[Row], answers: Sequence[Row]) -> Scored:
     said, true = [answer["text"] for answer in answers], [truth_of(row) for row in rows]
     scores = []
     without_meteor = False
@@ -207,7 +205,7 @@ def _score_reports(run: Run, rows: Sequence[Row], answers: Sequence[Row], note: 
     return Scored(scores=scores, groups={"all": range(len(rows))}, more=more, not_measured=missing)
 
 
-def _score_drawings(run: Run, rows: Sequence[Row], answers: Sequence[Row], note: Note) -> Scored:
+def _score_drawings(run: Run, rows: Sequence[Row], answers: Sequence[Row]) -> Scored:
     not_measured, lpips = [], None
     try:
         lpips = Lpips.load()
@@ -241,7 +239,7 @@ def _pictures(pairs: Sequence[tuple[Path, Path]], which: int) -> Iterator[np.nda
             yield np.asarray(image.convert("RGB").resize(drawing.size, Image.Resampling.LANCZOS))
 
 
-_SCORED: Mapping[Scoring, Callable[[Run, Sequence[Row], Sequence[Row], Note], Scored]] = {
+_SCORED: Mapping[Scoring, Callable[[Run, Sequence[Row], Sequence[Row]], Scored]] = {
     Scoring.QUESTIONS: _score_questions,
     Scoring.REPORTS: _score_reports,
     Scoring.DRAWINGS: _score_drawings,
@@ -257,23 +255,9 @@ def _write(path: Path, lines: Iterator[str] | Sequence[str]) -> None:
 
 
 def _versions() -> dict[str, str]:
-    found = {"healthgpt": __version__, "python": platform.python_version()}
-    for name in _PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
-
-
-def _commit() -> str | None:
-    """The commit of the code, where it runs from a repository; with "+" where files differ from it."""
-    folder = Path(__file__).parent
-
-    def git(*words: str) -> str:
-        return subprocess.run(["git", "-C", folder, *words], capture_output=True, text=True, check=True).stdout.strip()
-
-    try:
-        return git("rev-parse", "HEAD") + ("+" if git("status", "--porcelain", "--untracked-files=no") else "")
-    except (OSError, subprocess.CalledProcessError):
-        return None
+    found = {name: version_of(name) for name in _PACKAGES}
+    return {
+        "healthgpt": __version__,
+        "python": platform.python_version(),
+        **{name: version for name, version in found.items() if version},
+    }

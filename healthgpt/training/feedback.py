@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import platform
-import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,6 +14,7 @@ from transformers import TrainerCallback
 
 from healthgpt import __version__
 from healthgpt.files import write_atomically
+from healthgpt.provenance import commit, version_of
 from healthgpt.training.step import StageModel
 
 METRICS_NAME = "metrics.jsonl"
@@ -111,12 +110,12 @@ def draw_curve(folder: Path, title: str) -> None:
 def write_run(folder: Path, **facts: Any) -> None:
     """Writes `run.json`: what ran, on what, with which data and outcome."""
     packages = ("torch", "transformers", "peft", "accelerate", "deepspeed")
-    versions = {name: _version(name) for name in packages}
+    versions = {name: version_of(name) for name in packages}
     content = {
         "healthgpt": __version__,
         "python": platform.python_version(),
         "versions": {name: version for name, version in versions.items() if version},
-        "git_commit": _commit(),
+        "git_commit": commit(),
         **facts,
     }
     write_atomically(folder / RUN_NAME, lambda path: path.write_text(json.dumps(content, indent=2) + "\n"))
@@ -130,19 +129,3 @@ def final_losses(metrics: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         if values:
             found |= {f"first_{key}": values[0], f"final_{key}": values[-1]}
     return found
-
-
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
-def _commit() -> str | None:
-    command = ["git", "rev-parse", "HEAD"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
-    except OSError:  # no git on this machine
-        return None
-    return done.stdout.strip() or None

@@ -1,4 +1,4 @@
-"""What other processes do for a batch, without torch: they belong to the one that started them, and read images."""
+"""What every process that this one starts owes to it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,8 @@ import multiprocessing.connection
 import os
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from multiprocessing import resource_tracker
-
-from PIL import Image
-
-from healthgpt.images import ImageSource, View, read_images
 
 _INTERRUPTS = (signal.SIGINT, signal.SIGTERM)
 
@@ -47,12 +43,3 @@ def belong_to_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, name="healthgpt-parent", daemon=True).start()
-
-
-def read_pictures(images: Sequence[ImageSource], view: View) -> list[Image.Image]:
-    """All pictures of some images, in order.
-
-    Raises:
-        FileNotFoundError, ValueError, OSError: an image that cannot be read.
-    """
-    return [picture for image in images for picture in read_images(image, view)]
