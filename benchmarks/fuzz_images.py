@@ -28,7 +28,6 @@ from healthgpt.images import View, see
 
 RESULTS = Path(__file__).parent / "results" / "fuzz_images.json"
 SECONDS, BYTES = 5.0, 2**30
-ABSURD = (b"\xff\xff\xff\x7f", b"\xff\xff\xff\xff", b"\0\0\0\0", b"\0\0\0\x80")
 
 
 def originals(folder: Path) -> dict[str, bytes]:

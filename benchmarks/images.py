@@ -64,8 +64,8 @@ def _volumes(folder: Path, slices: int) -> list[dict[str, object]]:
     sitk.WriteImage(sitk.GetImageFromArray(values), folder / "v.mha")
     bare: dict[str, tuple[Path, Callable[[Path], object]]] = {
         "DICOM series": (series, _bare_series),
-        "NIfTI": (folder / "v.nii", lambda path: np.array(nibabel.load(path).dataobj)),
-        "NIfTI, packed": (folder / "v.nii.gz", lambda path: np.array(nibabel.load(path).dataobj)),
+        "NIfTI": (folder / "v.nii", _bare_nifti),
+        "NIfTI, packed": (folder / "v.nii.gz", _bare_nifti),
         "MetaImage": (folder / "v.mha", lambda path: sitk.GetArrayFromImage(sitk.ReadImage(path))),
     }
     rows = []
@@ -82,6 +82,10 @@ def _volumes(folder: Path, slices: int) -> list[dict[str, object]]:
             }
         )
     return rows
+
+
+def _bare_nifti(path: Path) -> np.ndarray:
+    return np.asarray(nibabel.load(path).dataobj).copy()  # a plain file is mapped, and read by being copied
 
 
 def _bare_series(folder: Path) -> np.ndarray:

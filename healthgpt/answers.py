@@ -6,8 +6,3 @@ from __future__ import annotations
 def normalised(answer: str) -> str:
     """Without case, outer white space, a final full stop and runs of white space."""
     return " ".join(answer.casefold().split()).removesuffix(".")
-
-
-def exact_match(answer: str, truth: str) -> bool:
-    """Whether an answer says the same words as the truth."""
-    return normalised(answer) == normalised(truth)

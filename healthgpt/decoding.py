@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor
+from transformers import LogitsProcessor, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +30,11 @@ class Decoding:
     repetition_penalty: float | None = None
     seed: int | None = None
 
+    @property
+    def greedy(self) -> bool:
+        """Whether every token is the most probable one."""
+        return not self.do_sample and self.num_beams == 1
+
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {self.max_new_tokens}, expected at least 1")
@@ -46,6 +51,26 @@ class Decoding:
             raise ValueError(f"seed is {self.seed}, expected 0 ... 2**63 - 1")
 
 
+class FirstTokenConfidence(LogitsProcessor):
+    """Notes how probable the first token of greedy decoding is, and leaves all scores as they are.
+
+    It has to come before whatever changes scores. Nothing of the vocabulary's size is kept.
+
+    Attributes:
+        values: (B,) largest probability of the first step's softmax, float32; None before that step.
+    """
+
+    def __init__(self) -> None:
+        self.values: Tensor | None = None
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """(B, V) scores -> the same."""
+        if self.values is None:
+            logits = scores.float()
+            self.values = (logits.amax(dim=1) - logits.logsumexp(dim=1)).exp()
+        return scores
+
+
 class GumbelSampling(LogitsProcessor):
     """Turns greedy choice into sampling: the largest score + Gumbel noise is a draw from the scores' softmax.
 
@@ -58,10 +83,21 @@ class GumbelSampling(LogitsProcessor):
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """(B, V) scores -> (B, V) perturbed scores."""
-        noise = torch.stack([self._noise(generator, scores.shape[1]) for generator in self._generators])
+        noise = torch.stack([gumbel_noise(generator, scores.shape[1]) for generator in self._generators])
         return scores + noise.to(scores.device)
 
-    @staticmethod
-    def _noise(generator: torch.Generator, size: int) -> Tensor:
-        uniform = torch.rand(size, generator=generator, dtype=torch.float64).clamp_min(1e-300)
-        return -(-uniform.log()).log().float()
+
+def gumbel_noise(generator: torch.Generator, size: int) -> Tensor:
+    """(V,) float32 on the CPU: the largest score + noise is a draw from the scores' softmax."""
+    uniform = torch.rand(size, generator=generator, dtype=torch.float64).clamp_min(1e-300)
+    return -(-uniform.log()).log().float()
+
+
+def sampling_warpers(settings: Decoding, top_k: int) -> list[LogitsProcessor]:
+    """What is done to scores before one is drawn: temperature, the k largest (0 is all), the nucleus."""
+    warpers: list[LogitsProcessor] = [TemperatureLogitsWarper(float(settings.temperature or 1.0))]
+    if top_k:
+        warpers.append(TopKLogitsWarper(top_k))
+    if settings.top_p is not None:
+        warpers.append(TopPLogitsWarper(settings.top_p))
+    return warpers

@@ -5,19 +5,15 @@ from __future__ import annotations
 import contextlib
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from transformers import (
-    GenerationConfig,
-    LogitsProcessorList,
-    TemperatureLogitsWarper,
-    TopKLogitsWarper,
-    TopPLogitsWarper,
-)
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessorList, StoppingCriteria, StoppingCriteriaList
+from transformers.generation.streamers import BaseStreamer
 
-from healthgpt.decoding import Decoding, GumbelSampling
+from healthgpt.decoding import Decoding, FirstTokenConfidence, GumbelSampling, sampling_warpers
 from healthgpt.model import HealthGPTForConditionalGeneration
 from healthgpt.processor import HealthGPTProcessor, Prompt
 from healthgpt.vocabulary import ImageVocabulary, OnlyImageCodes
@@ -30,21 +26,23 @@ class Generator:
     """Owns the network: the only caller of its `route`, under a lock.
 
     Attributes:
+        lock: held by whoever routes the network.
         stop_ids: tokens that end an answer, from the base's `generation_config.json` (else its `config.json`).
+        repetition_penalty, top_k: where the user names none, from there too.
     """
 
     def __init__(self, network: HealthGPTForConditionalGeneration, processor: HealthGPTProcessor):
         self._network = network
         self._processor = processor
-        self._lock = threading.Lock()
+        self.lock = threading.Lock()
         base = network.generation_config
         eos = base.eos_token_id if base.eos_token_id is not None else network.config.text_config.eos_token_id
         self.stop_ids = [eos] if isinstance(eos, int) else list(eos or [])
         if not self.stop_ids:
             raise ValueError("neither generation_config.json nor config.json of the base names an eos_token_id")
         self._pad_id = base.pad_token_id if base.pad_token_id is not None else self.stop_ids[0]
-        self._repetition_penalty = base.repetition_penalty or 1.0
-        self._top_k = _DEFAULT_TOP_K if base.top_k is None else base.top_k  # 0 is none
+        self.repetition_penalty = base.repetition_penalty or 1.0
+        self.top_k = _DEFAULT_TOP_K if base.top_k is None else base.top_k  # 0 is none
         # What remains of the base's settings must not leak into `generate`.
         network.generation_config = GenerationConfig()
 
@@ -54,9 +52,16 @@ class Generator:
         settings: Decoding,
         num_tokens: int,
         codes_of: ImageVocabulary | None = None,
-        **arguments: Any,
+        confidence: FirstTokenConfidence | None = None,
+        watch: Callable[[int], bool] | None = None,
     ) -> list[list[int]]:
-        """New ids of prompts of one task, at most `num_tokens` each; exactly as many codes with `codes_of`."""
+        """New ids of prompts of one task, at most `num_tokens` each; exactly as many codes with `codes_of`.
+
+        Args:
+            confidence: is told of the first step; for greedy decoding.
+            watch: of a single prompt, is told of every token; a false answer ends the decoding.
+        """
+        watched = _Watched(watch) if watch else None
         if settings.do_sample and settings.num_beams > 1 and len(prompts) > 1:
             # Beam sampling draws from the library's one generator, so a batch would not be the same as one by one.
             return [self.generate([prompt], settings, num_tokens, codes_of)[0] for prompt in prompts]
@@ -64,13 +69,16 @@ class Generator:
         config = GenerationConfig(
             max_new_tokens=num_tokens,
             num_beams=settings.num_beams,
-            repetition_penalty=settings.repetition_penalty or self._repetition_penalty,
+            repetition_penalty=settings.repetition_penalty or self.repetition_penalty,
             eos_token_id=None if codes_of else self.stop_ids,
             pad_token_id=self._pad_id,
             **self._beam_sampling(settings),
         )
-        processors = LogitsProcessorList(self._processors(settings, len(prompts), codes_of))
-        with self._lock, torch.inference_mode(), _seeded(settings), warnings.catch_warnings():
+        # First of ours, so that it sees what the network gave: the library's own repetition penalty stands before it,
+        # but has no tokens to penalise at the first step.
+        watching = [confidence] if confidence else []
+        processors = LogitsProcessorList([*watching, *self._processors(settings, len(prompts), codes_of)])
+        with self.lock, torch.inference_mode(), _seeded(settings), warnings.catch_warnings():
             # The library warns that only generated tokens are penalised, which is what the original did.
             warnings.filterwarnings("ignore", message="Passing `repetition_penalty` with `inputs_embeds`")
             self._network.route(prompts[0].task)
@@ -81,7 +89,8 @@ class Generator:
                 attention_mask=mask.to(device),
                 generation_config=config,
                 logits_processor=processors,
-                **arguments,
+                streamer=watched,
+                stopping_criteria=StoppingCriteriaList([watched.criterion]) if watched else None,
             )
         return generated.tolist()
 
@@ -89,12 +98,7 @@ class Generator:
         """What is done to the scores before the largest is taken."""
         processors: list[Any] = [OnlyImageCodes(codes_of)] if codes_of else []
         if settings.do_sample and settings.num_beams == 1:
-            processors.append(TemperatureLogitsWarper(float(settings.temperature or 1.0)))
-            if self._top_k:
-                processors.append(TopKLogitsWarper(self._top_k))
-            if settings.top_p is not None:
-                processors.append(TopPLogitsWarper(settings.top_p))
-            processors.append(GumbelSampling(num_rows, settings.seed))
+            processors += [*sampling_warpers(settings, self.top_k), GumbelSampling(num_rows, settings.seed)]
         return processors
 
     def _beam_sampling(self, settings: Decoding) -> dict[str, Any]:
@@ -103,9 +107,37 @@ class Generator:
         return {
             "do_sample": True,
             "temperature": settings.temperature or 1.0,
-            "top_k": self._top_k,
+            "top_k": self.top_k,
             "top_p": settings.top_p or 1.0,
         }
+
+
+class _Watched(BaseStreamer):
+    """Tells of tokens, and stops when nobody wants more.
+
+    Attributes:
+        criterion: for `generate`.
+    """
+
+    def __init__(self, watch: Callable[[int], bool]):
+        self._watch, self._wanted = watch, True
+        self.criterion = _Until(lambda: not self._wanted)
+
+    def put(self, value: Tensor) -> None:
+        """Takes new ids; the prompt's, which come first, are none, as it is embeddings."""
+        for token in value.flatten().tolist():
+            self._wanted = self._watch(token) and self._wanted
+
+    def end(self) -> None:
+        """`generate` is done."""
+
+
+class _Until(StoppingCriteria):
+    def __init__(self, ended: Callable[[], bool]):
+        self._ended = ended
+
+    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
+        return torch.full((input_ids.shape[0],), self._ended(), device=input_ids.device)
 
 
 @contextlib.contextmanager

@@ -7,24 +7,26 @@ One network serves both tasks; the pipeline owns it. It alone calls `route`, und
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, overload
 
 import torch
 from PIL import Image
-from transformers import StoppingCriteriaList
+from torch import Tensor
 
 from healthgpt.config import ModelSources
-from healthgpt.decoding import Decoding
-from healthgpt.generation import Generator
+from healthgpt.decoding import Decoding, FirstTokenConfidence
+from healthgpt.engine.engine import Engine
 from healthgpt.images import ImageSource
 from healthgpt.loading import LoadedModel, LoadOptions, load_model
-from healthgpt.processor import Prompt, as_image, image_as_target
+from healthgpt.processor import Prompt
 from healthgpt.sources import named_sources
-from healthgpt.streaming import Cancelled, TokenQueue, settled_pieces
+from healthgpt.streaming import TokenQueue, settled_pieces
+from healthgpt.targets import as_image, codes_of, through_codes
 from healthgpt.tasks import Task
+from taming_transformers import GumbelVQ
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +51,14 @@ class Answer:
     Attributes:
         token_ids: generated ids, with the stop token that ended them (there is none in a truncated answer).
         prompt_ids: the prompt's ids, -200 where an image stands.
+        confidence: how probable the model held its first token, from 0 to 1 (softmax of its logits, before any penalty,
+            in float32); None with sampling or beams.
     """
 
     text: str
     token_ids: list[int]
     prompt_ids: list[int]
+    confidence: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +88,7 @@ class HealthGPT:
         self._network = loaded.network
         self._processor = loaded.processor
         self._vqgan = loaded.vqgan
-        self._generator = Generator(loaded.network, loaded.processor)
+        self._engine = Engine(loaded.network, loaded.processor)
         self._context = int(loaded.network.config.text_config.max_position_embeddings)
 
     @classmethod
@@ -202,10 +207,7 @@ class HealthGPT:
         """
         if self._vqgan is None:
             raise ValueError("this model has no VQGAN, so it has no codes of images")
-        device = next(self._vqgan.parameters()).device
-        with torch.inference_mode():
-            pixels = image_as_target(image, self._vqgan.config.resolution).unsqueeze(0).to(device)
-            return as_image(self._vqgan.decode(self._vqgan.encode(pixels))[0])
+        return through_codes(self._vqgan, image)
 
     def run_batch(self, requests: Sequence[Request], *, batch_size: int = 8, **decoding: Any) -> list[Any]:
         """Runs requests of both tasks, mixed freely; results (`Answer`, `Drawing`) are in the requests' order.
@@ -252,20 +254,18 @@ class HealthGPT:
     def _stream(self, prompt: Prompt, settings: Decoding, limit: int) -> Iterator[str]:
         tokens, cancelled = TokenQueue(), threading.Event()
 
+        def watch(token: int) -> bool:
+            tokens.put(token)
+            return not cancelled.is_set()
+
         def work() -> None:
             with tokens.closing():
-                self._generator.generate(
-                    [prompt],
-                    settings,
-                    limit,
-                    streamer=tokens,
-                    stopping_criteria=StoppingCriteriaList([Cancelled(cancelled)]),
-                )
+                self._engine.answer([prompt], settings, [limit], watch=watch)
 
         worker = threading.Thread(target=work, name="healthgpt-stream", daemon=True)
         worker.start()
         try:
-            yield from settled_pieces(tokens, self._processor.tokenizer, self._generator.stop_ids)
+            yield from settled_pieces(tokens, self._processor.tokenizer, self._engine.stop_ids)
         finally:
             cancelled.set()
             worker.join()
@@ -273,14 +273,15 @@ class HealthGPT:
     def _answer(self, requests: Sequence[Request], settings: Decoding) -> list[Answer]:
         prompts = [self._prompt(request) for request in requests]
         limits = [self._new_token_limit(prompt, settings) for prompt in prompts]
+        first = FirstTokenConfidence() if settings.greedy else None
+        generated = self._engine.answer(prompts, settings, limits, confidence=first)
+        confidences = [None] * len(prompts) if first is None or first.values is None else first.values.tolist()
         answers = []
-        for prompt, limit, ids in zip(
-            prompts, limits, self._generator.generate(prompts, settings, max(limits)), strict=True
-        ):
+        for prompt, limit, ids, confidence in zip(prompts, limits, generated, confidences, strict=True):
             ids = self._until_stop(ids[:limit])
-            text_ids = ids[:-1] if ids and ids[-1] in self._generator.stop_ids else ids
+            text_ids = ids[:-1] if ids and ids[-1] in self._engine.stop_ids else ids
             text = self._processor.tokenizer.decode(text_ids)
-            answers.append(Answer(text=text, token_ids=ids, prompt_ids=prompt.ids))
+            answers.append(Answer(text=text, token_ids=ids, prompt_ids=prompt.ids, confidence=confidence))
         return answers
 
     def _draw(self, requests: Sequence[Request], settings: Decoding) -> list[Drawing]:
@@ -295,7 +296,9 @@ class HealthGPT:
                 raise ValueError(
                     f"a prompt of {length} tokens and an image of {num_codes} exceed the context of {self._context}"
                 )
-        generated = self._generator.generate(prompts, settings, num_codes, codes_of=vocabulary)
+        generated = self._engine.draw(
+            prompts, settings, vocabulary, num_codes, given=_codes_given(requests, self._vqgan)
+        )
         codes = torch.tensor([vocabulary.indices(ids) for ids in generated])
         with torch.inference_mode():
             grids = codes.view(-1, *self._vqgan.config.grid).to(next(self._vqgan.parameters()).device)
@@ -324,8 +327,15 @@ class HealthGPT:
         return min(settings.max_new_tokens, self._context - length)
 
     def _until_stop(self, ids: list[int]) -> list[int]:
-        stops = (i for i, token in enumerate(ids) if token in self._generator.stop_ids)
+        stops = (i for i, token in enumerate(ids) if token in self._engine.stop_ids)
         return ids[: next(stops, len(ids)) + 1]
+
+
+def _codes_given(requests: Sequence[Request], vqgan: GumbelVQ) -> Callable[[], Tensor] | None:
+    """How to get the codes of a single drawing's image; None for several drawings, or one without a single image."""
+    if len(requests) > 1 or len(requests[0].images) != 1:
+        return None
+    return lambda: codes_of(vqgan, requests[0].images[0])
 
 
 def _as_list(image: ImageSource | Sequence[ImageSource] | None) -> list[ImageSource]:

@@ -4,31 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import queue
-import threading
 from collections.abc import Iterable, Iterator
-from typing import Any
-
-import torch
-from torch import Tensor
-from transformers import StoppingCriteria
-from transformers.generation.streamers import BaseStreamer
 
 from healthgpt.tokenization import SlowTokenizer
 
 
-class TokenQueue(BaseStreamer):
+class TokenQueue:
     """Hands token ids from the thread that generates to the one that iterates; an error there is raised here."""
 
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[int | BaseException | None] = queue.SimpleQueue()
 
-    def put(self, value: Tensor) -> None:
-        """Takes new ids (`generate` calls this, first with the prompt's, which embeddings have none of)."""
-        for token in value.flatten().tolist():
-            self._queue.put(token)
-
-    def end(self) -> None:
-        """`generate` is done; `closing` tells the reader."""
+    def put(self, token: int) -> None:
+        """Takes a new token."""
+        self._queue.put(token)
 
     @contextlib.contextmanager
     def closing(self) -> Iterator[None]:
@@ -46,16 +35,6 @@ class TokenQueue(BaseStreamer):
             yield item
         if item is not None:
             raise item
-
-
-class Cancelled(StoppingCriteria):
-    """Stops generation once an event is set."""
-
-    def __init__(self, event: threading.Event):
-        self._event = event
-
-    def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        return torch.full((input_ids.shape[0],), self._event.is_set(), device=input_ids.device)
 
 
 def settled_pieces(tokens: Iterable[int], tokenizer: SlowTokenizer, stop_ids: Iterable[int]) -> Iterator[str]:

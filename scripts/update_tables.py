@@ -27,7 +27,7 @@ PAGES = (ROOT / "README.md", ROOT / "docs" / "nano.md", ROOT / "docs" / "ablatio
 
 
 def nano() -> str:
-    return goals_table(read_json(RESULTS / "nano.json"))
+    return goals_table(read_json(RESULTS / "nano.json")["figures"])
 
 
 def speed() -> str:

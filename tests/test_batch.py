@@ -120,7 +120,9 @@ def test_a_batch_answers_as_one_by_one(nano, asked, tmp_path, batch_size, ending
             assert np.array_equal(np.asarray(Image.open(output.parent / answer["image"])), np.asarray(alone))
             assert (answer["text"], answer["metadata"]["task"]) == ("", "generation")
         else:
-            assert answer["text"] == nano.answer(row["text"], images)
+            alone = nano.answer(row["text"], images, return_details=True)
+            assert answer["text"] == alone.text
+            assert answer["metadata"]["confidence"] == round(alone.confidence, 3)
             assert "image" not in answer
 
 

@@ -185,9 +185,67 @@ def test_killed_at_random_moments_the_file_ends_up_the_same(asked, whole, tmp_pa
     assert {path.name for path in tmp_path.iterdir()} == {"a.jsonl", "a_drawings", "messages.txt"}
 
 
-def test_a_model_that_cannot_be_loaded_is_one_line(asked, tmp_path):
-    with Run(asked, tmp_path / "a.jsonl", "--num_processes", 2, "--attn_implementation", "magic") as run:
-        assert run.process.wait(180) == 2
+def ray_workers(run: Run) -> list[int]:
+    """The processes of a run's own cluster that hold a model."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            held = b"MapWorker" in (folder / "cmdline").read_bytes()
+            if held and run.process.pid in ancestors(int(folder.name)):
+                found.append(int(folder.name))
+    return found
+
+
+def ancestors(number: int) -> list[int]:
+    found = []
+    while number > 1:
+        number = int(Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()[1])
+        found.append(number)
+    return found
+
+
+@pytest.mark.slow
+def test_a_lost_worker_of_a_cluster_is_replaced(asked, whole, tmp_path):
+    pytest.importorskip("ray")
+    output = tmp_path / "a.jsonl"
+    with Run(asked, output, "--ray", "local", "--num_processes", 2) as run:
+        run.wait_for_answers(4)
+        workers = ray_workers(run)
+        assert len(workers) == 2
+        os.kill(workers[0], signal.SIGKILL)
+        assert run.process.wait(300) == 0, run.messages
+        assert "Traceback" not in run.messages
+    assert left(output) == whole
+
+
+@pytest.mark.slow
+def test_a_launcher_of_several_processes_has_one_do_the_work(asked, whole, tmp_path):
+    output = tmp_path / "a.jsonl"
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    done = subprocess.run(
+        [*launcher, "-m", "healthgpt.cli", *flags(asked, output)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count(f"{COUNT} answers, 0 of them failures") == 1
+    assert left(output) == whole
+
+
+def test_what_a_launcher_started_has_to_fit_the_command(asked, tmp_path, monkeypatch, capsys):
+    for name, value in (("WORLD_SIZE", "4"), ("LOCAL_WORLD_SIZE", "2"), ("RANK", "1")):
+        monkeypatch.setenv(name, value)
+    assert main(flags(asked, tmp_path / "a.jsonl")) == 2
+    assert "started 4 processes, 2 of them here; for several machines use --ray" in capsys.readouterr().err
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert main([*flags(asked, tmp_path / "a.jsonl"), "--num_processes", "3"]) == 2
+    assert "--num_processes is 3, but the launcher started 4 processes" in capsys.readouterr().err
+    assert main(flags(asked, tmp_path / "a.jsonl")) == 0
+    assert not (tmp_path / "a.jsonl").exists()  # the first of the four writes it
+
+
+@pytest.mark.parametrize("where", [(), pytest.param(("--ray", "local"), marks=pytest.mark.slow)])
+def test_a_model_that_cannot_be_loaded_is_one_line(asked, tmp_path, where):
+    with Run(asked, tmp_path / "a.jsonl", "--num_processes", 2, "--attn_implementation", "magic", *where) as run:
+        assert run.process.wait(300) == 2
         lines = [line for line in run.messages.splitlines() if "kernels" not in line]
         assert len(lines) == 1
         assert "healthgpt batch: error: " in lines[0]

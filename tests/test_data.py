@@ -16,7 +16,8 @@ from healthgpt.data.mixture import RECONSTRUCTIONS, Mixture
 from healthgpt.data.records import RecordFile, parse_record
 from healthgpt.data.sampler import TaskBatches
 from healthgpt.data.vq_indices import VQIndices, fill_cache, start_cache
-from healthgpt.processor import IGNORED_LABEL, IMAGE_PLACEHOLDER, image_as_target
+from healthgpt.processor import IGNORED_LABEL, IMAGE_PLACEHOLDER
+from healthgpt.targets import image_as_target
 from healthgpt.tasks import Task
 from healthgpt.templates import IMAGE, Turn, user_turn
 from taming_transformers import load_vqgan

@@ -78,6 +78,7 @@ def test_results_say_everything_that_they_depend_on(finished):
     right = np.mean([sample["scores"]["right"] for sample in samples])
     assert results["figures"]["all/right"]["value"] == pytest.approx(right, abs=1e-6)
     assert all(0 <= found["value"] <= 1 for found in results["figures"].values())
+    assert all(0 < sample["confidence"] <= 1 for sample in samples)
     modality = [s["scores"]["right"] for s in samples if s["prompt"] == "What imaging modality is this?"]
     assert len(modality) > COUNT
     assert set(modality) == {1}  # nano knows these
@@ -138,7 +139,10 @@ def test_runs_beside_each_other_and_beside_the_papers(finished, data, tmp_path, 
     assert f"nano ({finished.name})" in shown
     assert f"Differences from nano ({finished.name})" in shown
     assert main(["evaluate", "compare", str(finished), str(other), "--output", str(tmp_path / "tables")]) == 0
-    assert {path.suffix for path in (tmp_path / "tables").iterdir()} == {".md", ".csv", ".tex", ".html"}
+    written = {path.name for path in (tmp_path / "tables").iterdir()}
+    assert written == {"comparison.md", "comparison.csv", "comparison.tex", "comparison.html", "figures"}
+    figures = {path.name for path in (tmp_path / "tables/figures").iterdir()}
+    assert {"vqa-csv-calibration.png", "vqa-csv-confusion-yes-or-no.png", "pairs-worst-drawings-1.png"} <= figures
 
 
 @pytest.mark.parametrize(

@@ -22,11 +22,12 @@ LAYERS = (
     ("healthgpt.shipped",),
     ("healthgpt.hlora", "healthgpt.vocabulary", "healthgpt.images", "healthgpt.tokenization", "taming_transformers"),
     ("healthgpt.templates", "healthgpt.config", "healthgpt.decoding"),
-    ("healthgpt.processor",),
+    ("healthgpt.processor", "healthgpt.targets"),
     ("healthgpt.model",),
     ("healthgpt.checkpoints",),
     ("healthgpt.checking",),
     ("healthgpt.loading", "healthgpt.conversion", "healthgpt.generation", "healthgpt.streaming", "healthgpt.data"),
+    ("healthgpt.engine",),
     ("healthgpt.random_model",),
     ("healthgpt.sources",),
     ("healthgpt.pipeline", "healthgpt.doctor", "healthgpt.training", "healthgpt.fingerprint"),
@@ -43,6 +44,7 @@ OWNERS = {
     "PIL": {
         "healthgpt.images",
         "healthgpt.processor",
+        "healthgpt.targets",
         "healthgpt.pipeline",
         "healthgpt.batch",
         "healthgpt.data.phantoms",
@@ -59,7 +61,10 @@ OWNERS = {
     "ray": {"healthgpt.batch.ray_cluster"},
     "torchmetrics": {"healthgpt.evaluation"},
     "nltk": {"healthgpt.evaluation"},
-    "filelock": {"healthgpt.training.publish", "healthgpt.batch.answer_file"},
+    "radgraph": {"healthgpt.evaluation.clinical"},
+    "lmms_eval": {"healthgpt.evaluation.adapters.lmms_eval"},
+    "vlmeval": {"healthgpt.evaluation.adapters.vlmeval"},
+    "filelock": {"healthgpt.training.publish", "healthgpt.batch.answer_file", "healthgpt.evaluation.verdicts"},
     "safetensors": {
         "healthgpt.checkpoints",
         "healthgpt.checking",
@@ -76,7 +81,7 @@ OWNERS = {
         "healthgpt.data.mixture",
         "healthgpt.training.config",
     },
-    "matplotlib": {"healthgpt.training.feedback"},
+    "matplotlib": {"healthgpt.training.feedback", "healthgpt.evaluation.charts", "healthgpt.evaluation.sheets"},
     "deepspeed": set(),
 }
 

@@ -9,6 +9,7 @@ from conftest import Golden
 from PIL import Image
 
 from healthgpt import Answer, HealthGPT, Request, Task
+from healthgpt.engine.decoder import Decoder
 from healthgpt.loading import LoadOptions
 
 NEW_TOKENS = 24  # what the golden answers were generated with
@@ -89,7 +90,7 @@ def test_images_may_be_paths_pictures_or_arrays(m3, m3_model):
 
 def test_an_answer_ends_with_the_stop_token_and_shows_none(random_model):
     """Whatever the last token is, text before it is whole (the original cut the last eight characters)."""
-    stops = random_model._generator.stop_ids
+    stops = random_model._engine.stop_ids
     found = 0
     for seed in range(40):
         answer = random_model.answer(
@@ -161,9 +162,9 @@ def test_the_bases_own_repetition_penalty_applies(golden, golden_model):
     import json
 
     base = json.loads((golden.folder / "base" / "generation_config.json").read_text())
-    assert golden_model._generator._repetition_penalty == base.get("repetition_penalty", 1.0)
+    assert golden_model._engine.oracle.repetition_penalty == base.get("repetition_penalty", 1.0)
     eos = base["eos_token_id"]
-    assert golden_model._generator.stop_ids == (eos if isinstance(eos, list) else [eos])
+    assert golden_model._engine.stop_ids == (eos if isinstance(eos, list) else [eos])
 
 
 def test_the_context_bounds_prompts_and_answers(m3, m3_model):
@@ -221,7 +222,7 @@ def test_an_error_while_streaming_reaches_the_reader(m3_model, monkeypatch):
     def fail(*_, **__):
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(m3_model._network, "generate", fail)
+    monkeypatch.setattr(Decoder, "read", fail)
     with pytest.raises(RuntimeError, match="out of memory"):
         list(m3_model.stream("What is it?"))
 
@@ -288,3 +289,28 @@ def test_the_embedded_default_answers_and_draws():
 def test_unknown_names_are_refused():
     with pytest.raises(FileNotFoundError, match="neither a model folder nor one of the models nano, m3, l14, xl32"):
         HealthGPT.from_pretrained("m4")
+
+
+@pytest.mark.parametrize("penalty", [None, 1.3])
+def test_confidence_is_the_softmax_of_a_plain_forward_pass(golden, golden_model, penalty):
+    network, processor = golden_model._network, golden_model._processor
+    settings = {"max_new_tokens": 3, "repetition_penalty": penalty}
+    requests = [golden.request(case) for case in golden.cases if case["task"] == "com"]
+    batch = golden_model.run_batch(requests, batch_size=3, **settings)
+    for request, together in zip(requests, batch, strict=True):
+        alone = golden_model.answer(request.question, list(request.images), return_details=True, **settings)
+        ids, mask, pixels = processor.batch([processor.prompt(Task.COMPREHENSION, request.question, request.images)])
+        network.route(Task.COMPREHENSION)
+        with torch.inference_mode():
+            embeds = network.embed_prompt(ids, pixels)
+            logits = network(inputs_embeds=embeds, attention_mask=mask).logits[0, -1].float()
+        probability = logits.softmax(dim=0)[alone.token_ids[0]].item()
+        assert alone.confidence == pytest.approx(probability, abs=1e-5)
+        assert together.confidence == pytest.approx(probability, abs=1e-5)
+        assert together.token_ids == alone.token_ids
+
+
+@pytest.mark.parametrize("settings", [{"do_sample": True, "seed": 1}, {"num_beams": 2}])
+def test_sampling_and_beams_have_no_confidence(random_model, settings):
+    answer = random_model.answer("What is it?", max_new_tokens=3, return_details=True, **settings)
+    assert answer.confidence is None

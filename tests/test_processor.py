@@ -5,7 +5,8 @@ import torch
 from conftest import TASKS
 
 from healthgpt.checking import check_sources
-from healthgpt.processor import IMAGE_PLACEHOLDER, as_image
+from healthgpt.processor import IMAGE_PLACEHOLDER
+from healthgpt.targets import as_image
 from healthgpt.tasks import Task
 
 

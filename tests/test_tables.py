@@ -15,37 +15,31 @@ ROOT = Path(__file__).parents[1]
 
 
 def figure(value, n=500):
-    return {"value": value, "n": n}
+    return {"value": value, "n": n, "low": None, "high": None}
 
 
-def results(value=1.0):
+def figures(value=1.0):
     """An evaluation in which every figure is the same, but for those that say what doing nothing gives."""
     names = ("modality", "organ", "plane", "normal", "lesion", "finding", "side", "size", "count")
-    answers = {name: figure(value) for name in ("open", "closed", *(f"kind/{name}" for name in names))}
-    drawn = {"ssim": figure(value), "ssim_share": figure(value), "ssim_ceiling": figure(value)}
-    drawn |= {"ssim_copied": figure(0.1), "lesions_kept": figure(value), "healthy_kept": figure(value)}
-    return {
-        "comprehension": answers,
-        "generation": {
-            "ct2mri": drawn,
-            "mri2ct": drawn,
-            "reconstruction": drawn,
-            "super-resolution": {"psnr": figure(25.0), "psnr_bicubic": figure(21.0), "ssim_share": figure(value)},
-            "report-to-cxr": {"findings": figure(value)},
-        },
-    }
+    found = {f"{group}/right": value for group in ("all", "open", "close", *(f"kind={name}" for name in names))}
+    for kind in ("ct2mri", "mri2ct", "reconstruction"):
+        for column in ("ssim", "ssim_share", "ssim_ceiling", "lesions_kept", "healthy_kept"):
+            found[f"kind={kind}/{column}"] = value
+        found[f"kind={kind}/ssim_copied"] = 0.1
+    found |= {"kind=super-resolution/psnr": 25.0, "kind=super-resolution/psnr_bicubic": 21.0}
+    found |= {"kind=super-resolution/ssim_share": value, "kind=report-to-cxr/findings": value}
+    return {name: figure(number) for name, number in found.items()}
 
 
 def test_every_goal_has_a_line_and_a_missed_one_says_so():
-    perfect = goals_table(results())
+    perfect = goals_table(figures())
     assert len(perfect.splitlines()) == len(GOALS) + 2
     assert "missed" not in perfect
     assert "| ≥ +1.5 dB | +4.0 dB | 500 | 25.0 against 21.0 dB |" in perfect
-    weak = results()
-    weak["comprehension"]["kind/side"] = figure(0.91, 321)
+    weak = figures() | {"kind=side/right": figure(0.91, 321)}
     lines = [line for line in goals_table(weak).splitlines() if "missed" in line]
     assert lines == ["| each kind of question | ≥ 93.0 % | **missed** 91.0 % | 321 | lowest: side |"]
-    assert goals_table(results(0.5)).count("missed") == len(GOALS) - 2  # still better than copying and than bicubic
+    assert goals_table(figures(0.5)).count("missed") == len(GOALS) - 2  # still better than copying and than bicubic
 
 
 def write_run(folder: Path, value: float, steps: int = 10) -> Path:
@@ -55,9 +49,9 @@ def write_run(folder: Path, value: float, steps: int = 10) -> Path:
     (folder / "stage3_generation" / "metrics.jsonl").write_text(
         json.dumps({"step": steps, "train_runtime": 4.0}) + "\n"
     )
-    content = results(value)
-    content["comprehension"]["wrong"] = [{"id": "x"}]
-    (folder / "results.json").write_text(json.dumps(content))
+    (folder / "evaluation/phantoms").mkdir(parents=True)
+    content = {"figures": figures(value), "split": "validation, seed 0"}
+    (folder / "evaluation/phantoms/results.json").write_text(json.dumps(content))
     return folder
 
 
@@ -70,7 +64,8 @@ def test_a_run_is_recorded_and_seeds_are_put_together(tmp_path):
     assert {name: len(runs) for name, runs in found.items()} == {"hlora": 2, "mixed": 1}
     record = found["hlora"][0]
     assert record["training"]["stage3_generation"] == {"steps": 10, "seconds_per_step": 0.4, "final_loss": 0.5}
-    assert "wrong" not in record["comprehension"]
+    assert record["figures"]["kind=side/right"] == {"value": 0.8, "n": 500}
+    assert "kind=ct2mri/ssim_copied" not in record["figures"]
     assert scores(record) == pytest.approx({"understanding": 80, "drawing": 80})
     assert summary(found["hlora"])["drawing"] == pytest.approx((85, 5))
     table = ablations_table(found)

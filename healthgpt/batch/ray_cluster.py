@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import traceback
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any
@@ -24,17 +25,37 @@ Row = dict[str, Any]
 
 
 class Answering:
-    """A worker as Ray Data's actors hold it."""
+    """A worker as Ray Data's actors hold it.
+
+    An error is a result: raised here, it would make Ray start the actor again and again, and print its trace.
+    """
 
     def __init__(self, make: MakeWorker, folder: str):
         os.chdir(folder)
-        self._worker: Worker = make()
+        self._worker: Worker | None = None
+        self._error: Exception | None = None
+        try:
+            self._worker = make()
+        except Exception as error:
+            self._error = _portable(error)
 
     def __call__(self, row: Row) -> Row:
-        """A batch with its pictures -> the batch with its results."""
+        """A batch with its pictures -> the batch with its results, or what went wrong."""
+        if self._worker is None:
+            return {"worked": pickle.dumps(self._error)}
         batch, pictures = pickle.loads(row["seen"])
         good, requests, bad = separated(batch, pictures)
-        return {"worked": pickle.dumps([(good, self._worker.run(requests)), *([bad] if bad else [])])}
+        try:
+            return {"worked": pickle.dumps([(good, self._worker.run(requests)), *([bad] if bad else [])])}
+        except Exception as error:
+            return {"worked": pickle.dumps(_portable(error))}
+
+
+def _portable(error: Exception) -> Exception:
+    """An error that can be raised elsewhere: a mistake of the user's as it is, others with their trace."""
+    if isinstance(error, ValueError | OSError):
+        return error
+    return RuntimeError(f"{error}\n{traceback.format_exc()}")
 
 
 def with_pictures(row: Row, folder: str) -> Row:
@@ -61,7 +82,7 @@ def work_on_ray(
         on_gpu: each has a GPU, where the cluster has any.
 
     Raises:
-        ValueError: Ray is not installed. ConnectionError: there is no such cluster.
+        ValueError, OSError: Ray is not installed; a model cannot be loaded. ConnectionError: there is no such cluster.
     """
     try:
         import ray
@@ -95,6 +116,9 @@ def work_on_ray(
                 )
             )
             for row in answered.iter_rows():
-                yield from ((batch, results) for batch, results in pickle.loads(row["worked"]) if len(batch))
+                worked = pickle.loads(row["worked"])
+                if isinstance(worked, Exception):
+                    raise worked
+                yield from ((batch, results) for batch, results in worked if len(batch))
     finally:
         ray.shutdown()

@@ -23,6 +23,9 @@ from healthgpt.batch.worker import Result
 from healthgpt.images import save_image
 from healthgpt.pipeline import Answer
 
+# More digits would tell which questions ran together: padding changes the sixth (float32), so that an interrupted run's
+# file would differ from a whole one's.
+_CONFIDENCE_DIGITS = 3
 Work = Callable[[Iterator[Batch]], Iterator[tuple[Batch, list[Result]]]]
 
 
@@ -121,8 +124,10 @@ def _record(answers: AnswerFile, question: Question, result: Result, drawings: P
     """What is written of a result; a drawing's picture is on the disk before its record."""
     if isinstance(result, Failure):
         return answers.answer(question, "", error=result.reason)
-    metadata = {"tokens": len(result.token_ids)}
+    metadata: dict[str, Any] = {"tokens": len(result.token_ids)}
     if isinstance(result, Answer):
+        if result.confidence is not None:
+            metadata["confidence"] = round(result.confidence, _CONFIDENCE_DIGITS)
         return answers.answer(question, result.text, metadata=metadata)
     drawings.mkdir(parents=True, exist_ok=True)
     path = drawings / f"{file_name(question.id)}.png"

@@ -76,11 +76,32 @@ def add_running_flags(command: argparse.ArgumentParser) -> argparse._ArgumentGro
     return running
 
 
+def is_led(flags: argparse.Namespace) -> bool:
+    """Whether another process does the work: `accelerate launch` and `torchrun` start one per GPU.
+
+    The first of them works as with `--num_processes`, which loses nothing when a process dies; the others end.
+
+    Raises:
+        ValueError: the launcher's processes are on several machines, or are not as many as `--num_processes`.
+    """
+    ranks, here = (int(os.environ.get(name, 1)) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"))
+    if ranks == 1:
+        return False
+    if here != ranks:
+        raise ValueError(f"the launcher started {ranks} processes, {here} of them here; for several machines use --ray")
+    if flags.num_processes not in (1, ranks):
+        raise ValueError(f"--num_processes is {flags.num_processes}, but the launcher started {ranks} processes")
+    flags.num_processes = ranks
+    return os.environ.get("RANK", "0") != "0"
+
+
 def run_batch_command(flags: argparse.Namespace) -> int:
     """`healthgpt batch`: exit 1 when anything failed, 130 when interrupted."""
     from healthgpt.batch.answer_file import AnswerFile, QuestionIndex
     from healthgpt.batch.run import Interrupt, run_batch, to_do
 
+    if is_led(flags):
+        return 0
     _check(flags)
     questions = _questions(flags)
     index = QuestionIndex(questions)

@@ -21,7 +21,8 @@ from torch.utils.data import Dataset
 from healthgpt.data.mixture import Mixture
 from healthgpt.data.records import Record
 from healthgpt.data.vq_indices import VQIndices
-from healthgpt.processor import IGNORED_LABEL, HealthGPTProcessor, mask_as_cells
+from healthgpt.processor import IGNORED_LABEL, HealthGPTProcessor
+from healthgpt.targets import mask_as_cells
 from healthgpt.tasks import Task
 
 logger = logging.getLogger(__name__)

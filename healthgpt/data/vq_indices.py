@@ -20,7 +20,7 @@ import torch
 from numpy.lib.format import open_memmap
 
 from healthgpt.files import read_json, require_file, write_atomically
-from healthgpt.processor import image_as_target
+from healthgpt.targets import image_as_target
 from taming_transformers import GumbelVQ
 
 IMAGES_NAME, INDICES_NAME, DONE_NAME, VQGAN_NAME = "images.txt", "indices.npy", "done.npy", "vqgan.json"

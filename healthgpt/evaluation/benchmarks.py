@@ -16,14 +16,16 @@ from healthgpt.tasks import Task, TaskType
 
 Row = dict[str, Any]
 RECONSTRUCT = "Reconstruct the image."
+PHANTOMS = "phantoms"  # a benchmark that is drawn, not prepared (`phantoms.select_phantoms`)
 
 
 class Scoring(StrEnum):
-    """What the answers are: replies to questions, reports, or drawings."""
+    """What the answers are: replies to questions, reports, drawings, or those of phantoms, which are both."""
 
     QUESTIONS = "questions"
     REPORTS = "reports"
     DRAWINGS = "drawings"
+    PHANTOMS = "phantoms"
 
 
 @dataclass(frozen=True, kw_only=True)

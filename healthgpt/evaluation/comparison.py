@@ -10,6 +10,8 @@ from statistics import fmean
 from typing import Any
 
 from healthgpt.evaluation import paper
+from healthgpt.evaluation.benchmarks import PHANTOMS
+from healthgpt.evaluation.figures import is_main
 from healthgpt.evaluation.runs import RESULTS_NAME, SAMPLES_NAME
 from healthgpt.evaluation.statistics import mcnemar, paired_difference, permutation_test
 from healthgpt.evaluation.tables import Table
@@ -38,11 +40,14 @@ class Finished:
         found = self.results.get(benchmark, {}).get("figures", {}).get(column)
         return None if found is None else found["value"]
 
+    def samples(self, benchmark: str) -> Iterator[dict[str, Any]]:
+        """The lines of `samples.jsonl`."""
+        with (self.folders[benchmark] / SAMPLES_NAME).open(encoding="utf-8") as lines:
+            yield from map(json.loads, lines)
+
     def scores(self, benchmark: str, column: str) -> dict[str, float]:
         """A column of the samples, by their ids."""
-        with (self.folders[benchmark] / SAMPLES_NAME).open(encoding="utf-8") as lines:
-            samples = map(json.loads, lines)
-            return {str(s["id"]): s["scores"][column] for s in samples if column in s["scores"]}
+        return {str(s["id"]): s["scores"][column] for s in self.samples(benchmark) if column in s["scores"]}
 
 
 def read_finished(folder: Path) -> Finished:
@@ -180,18 +185,34 @@ def _mean(values: Sequence[float | None]) -> str:
 
 
 def _others(runs: Sequence[Finished]) -> Iterator[Table]:
-    """Every column of every benchmark over all of its samples, with how sure it is."""
+    """Every column of every benchmark over all of its samples, phantoms' also by kind, with how sure it is."""
     for benchmark in dict.fromkeys(name for run in runs for name in run.results):
         have = [run for run in runs if benchmark in run.results]
-        columns = dict.fromkeys(
-            name
-            for run in have
-            for name in run.results[benchmark]["figures"]
-            if name.startswith(("all/", "close/", "open/"))
-        )
-        rows = [(column, *(_sure(run.results[benchmark]["figures"].get(column)) for run in have)) for column in columns]
+        figures = [_main_figures(benchmark, run.results[benchmark]) for run in have]
+        columns = dict.fromkeys(name for found in figures for name in found)
+        rows = [(column, *(_sure(found.get(column)) for found in figures)) for column in columns]
         partial = [f"{run.name}: a part of the benchmark" for run in have if run.results[benchmark]["partial"]]
-        yield Table(title=benchmark, header=("", *(run.name for run in have)), rows=rows, notes=partial)
+        notes = [*partial, *_unlike_judges([run.results[benchmark] for run in have])]
+        yield Table(title=benchmark, header=("", *(run.name for run in have)), rows=rows, notes=notes)
+
+
+def _main_figures(benchmark: str, result: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """A benchmark's figures that its table shows; those of its judges are under their names."""
+    judges = {f" ({name})": judge["figures"] for name, judge in result.get("judged", {}).items()}
+    return {
+        f"{name}{judge}": found
+        for judge, figures in {"": result["figures"], **judges}.items()
+        for name, found in figures.items()
+        if is_main(name) and (benchmark == PHANTOMS or "=" not in name)
+    }
+
+
+def _unlike_judges(results: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """What is to be known about judges whose figures stand side by side."""
+    for name in dict.fromkeys(name for result in results for name in result.get("judged", {})):
+        found = [result["judged"][name] for result in results if name in result.get("judged", {})]
+        if len({judge["hash"] for judge in found}) > 1:
+            yield f"{name}: is not one judge in these runs; model, endpoint, prompt or tokens differ"
 
 
 def _sure(found: Mapping[str, Any] | None) -> str:
@@ -203,27 +224,33 @@ def _sure(found: Mapping[str, Any] | None) -> str:
 
 def _differences(runs: Sequence[Finished]) -> Iterator[Table]:
     """Each run against the first one, over the samples that both have."""
-    rows = []
-    for run in runs[1:]:
-        for benchmark in runs[0].results.keys() & run.results.keys():
-            column = "right" if "all/right" in run.results[benchmark]["figures"] else "ssim"
-            one, other = runs[0].scores(benchmark, column), run.scores(benchmark, column)
-            both = sorted(one.keys() & other.keys())
-            if not both:
-                continue
-            first, second = [one[i] for i in both], [other[i] for i in both]
-            difference, low, high = paired_difference(first, second)
-            chance = (
-                mcnemar([value == 1 for value in first], [value == 1 for value in second])
-                if column == "right"
-                else permutation_test(first, second)
-            )
-            mark = "yes" if chance < _ALPHA else "no"
-            shown = f"{difference:+.4f} [{low:+.4f}, {high:+.4f}]"
-            rows.append((f"{benchmark}/{column}: {run.name}", shown, f"{chance:.4f}", mark, str(len(both))))
+    rows = [
+        row
+        for run in runs[1:]
+        for benchmark in runs[0].results.keys() & run.results.keys()
+        for column in ("right", "ssim")
+        if (row := _difference(runs[0], run, benchmark, column))
+    ]
     yield Table(
         title=f"Differences from {runs[0].name}",
         header=("", "difference [95 %]", "p", f"p < {_ALPHA}", "samples of both"),
         rows=sorted(rows),
         notes=["right: exact McNemar test; ssim: paired permutation test; intervals: paired bootstrap."],
     )
+
+
+def _difference(first: Finished, run: Finished, benchmark: str, column: str) -> tuple[str, ...] | None:
+    """A row; None where the two have no samples with such a column in common."""
+    one, other = first.scores(benchmark, column), run.scores(benchmark, column)
+    both = sorted(one.keys() & other.keys())
+    if not both:
+        return None
+    left, right = [one[i] for i in both], [other[i] for i in both]
+    difference, low, high = paired_difference(left, right)
+    if column == "right":
+        chance = mcnemar([value == 1 for value in left], [value == 1 for value in right])
+    else:
+        chance = permutation_test(left, right)
+    mark = "yes" if chance < _ALPHA else "no"
+    shown = f"{difference:+.4f} [{low:+.4f}, {high:+.4f}]"
+    return f"{benchmark}/{column}: {run.name}", shown, f"{chance:.4f}", mark, str(len(both))

@@ -34,7 +34,7 @@ def score_drawing(
         FileNotFoundError, ValueError: an image that cannot be read.
     """
     drawn = np.asarray(read_image(drawing))
-    true = _at_size(read_image(truth), drawn, Image.Resampling.LANCZOS)
+    true = at_size(read_image(truth), drawn, Image.Resampling.LANCZOS)
     inside = _inside(mask, drawn)
     hounsfield = _hounsfield_range(facts)
     columns: dict[str, float] = {}
@@ -49,7 +49,8 @@ def score_drawing(
     return columns
 
 
-def _at_size(image: Image.Image, drawn: Picture, resampling: Image.Resampling) -> Picture:
+def at_size(image: Image.Image, drawn: Picture, resampling: Image.Resampling) -> Picture:
+    """An image at a drawing's size."""
     side = (drawn.shape[1], drawn.shape[0])
     return np.asarray(image if image.size == side else image.resize(side, resampling))
 
@@ -58,7 +59,7 @@ def _inside(mask: Path | None, drawn: Picture) -> Mask | None:
     """The mask at the drawing's size; None where there is none, or nothing in it."""
     if mask is None:
         return None
-    inside = _at_size(read_image(mask), drawn, Image.Resampling.NEAREST).max(axis=2) > 0
+    inside = at_size(read_image(mask), drawn, Image.Resampling.NEAREST).max(axis=2) > 0
     return inside if inside.any() else None
 
 

@@ -10,6 +10,9 @@ import numpy as np
 
 from healthgpt.evaluation.statistics import interval
 
+_WHOLE = ("all", "close", "open")
+_MAIN = ("right", "judge", "ssim", "ssim_share", "psnr", "psnr_bicubic", "lesions_kept", "healthy_kept", "findings")
+
 
 @dataclass(frozen=True)
 class Figure:
@@ -38,6 +41,15 @@ def figure(values: Iterable[float]) -> Figure:
         return Figure(None, 0)
     low, high = interval(listed) or (None, None)
     return Figure(float(np.mean(listed)), len(listed), low, high)
+
+
+def is_main(title: str) -> bool:
+    """Whether a figure "group/column" is shown beside the others: all columns of whole benchmarks, a few of groups.
+
+    Groups of groups, such as "kind=ct2mri finding=tumor", are not shown.
+    """
+    group, _, column = title.rpartition("/")
+    return group in _WHOLE or (column in _MAIN and group.count("=") == 1)
 
 
 def figures_of(samples: Sequence[Mapping[str, Any]], groups: Mapping[str, Sequence[int]]) -> dict[str, Figure]:

@@ -4,6 +4,7 @@ OUTPUT/questions.jsonl   the records, as they are asked
 OUTPUT/answers.jsonl     the answers, by `healthgpt.batch`, so that a run can be interrupted
 OUTPUT/drawings/         drawn images
 OUTPUT/samples.jsonl     every answer with its truth and its scores
+OUTPUT/judge-NAME.jsonl  verdicts of a language model (`verdicts`)
 OUTPUT/results.json      figures with their numbers of samples, and everything that they depend on
 """
 
@@ -28,20 +29,25 @@ from healthgpt.batch.questions import Questions
 from healthgpt.batch.run import Progress, Work, run_batch, to_do
 from healthgpt.data.records import RecordFile
 from healthgpt.evaluation.benchmarks import Row, Scoring, Selection, line_of, truth_of
+from healthgpt.evaluation.clinical import clinical_scores
 from healthgpt.evaluation.drawings import score_drawing
 from healthgpt.evaluation.figures import Figure, figures_of
 from healthgpt.evaluation.generated_text import bleu, meteor, rouge
 from healthgpt.evaluation.networks import Lpips, frechet_distance
+from healthgpt.evaluation.phantoms import PhantomSelection, score_phantoms
+from healthgpt.evaluation.scored import Scored
+from healthgpt.evaluation.verdicts import judged_in
 from healthgpt.evaluation.vqa import groups_of, score_answer
 from healthgpt.evaluation.words import overlap
 from healthgpt.files import write_atomically
 from healthgpt.provenance import commit, version_of
+from taming_transformers import load_vqgan
 
 QUESTIONS_NAME, ANSWERS_NAME = "questions.jsonl", "answers.jsonl"
 SAMPLES_NAME, RESULTS_NAME = "samples.jsonl", "results.json"
 DRAWINGS_NAME = "drawings"
 FORMAT = 1
-_PACKAGES = ("torch", "transformers", "peft", "torchmetrics", "scikit-image", "scipy", "numpy", "pillow")
+_PACKAGES = ("torch", "transformers", "peft", "torchmetrics", "radgraph", "scikit-image", "scipy", "numpy", "pillow")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +58,7 @@ class Run:
         limit: only so many of its first records; the result is marked as partial.
         template: text around each question.
         look: window, slice, plane and volume of its images, for `Questions`.
+        vqgan: the model's, for the ceilings of phantoms.
     """
 
     name: str
@@ -60,6 +67,7 @@ class Run:
     limit: int | None = None
     template: str | None = None
     look: Mapping[str, Any] = field(default_factory=dict)
+    vqgan: Path | None = None
 
     def ask(
         self, work: Work, header: Mapping[str, Any], *, batch_size: int, stop: Callable[[], bool], retry_failed: bool
@@ -108,6 +116,7 @@ class Run:
                 "truth": row.get("target_image") or truth_of(row),
                 "answer": answer.get("image") or answer["text"],
                 **({"error": answer["error"]} if "error" in answer else {}),
+                **({"confidence": said["confidence"]} if "confidence" in (said := answer["metadata"]) else {}),
                 "facts": row.get("metadata", {}),
                 "scores": {name: round(value, 6) for name, value in scores.items()},
             }
@@ -134,6 +143,8 @@ class Run:
             "figures": {name: found.to_dict() for name, found in figures.items()},
             "not_measured": scored.not_measured,
         }
+        if judged := judged_in(self.output, samples):
+            results["judged"] = judged
         _write(self.output / SAMPLES_NAME, (line_of(sample) for sample in samples))
         _write(self.output / RESULTS_NAME, [json.dumps(results, indent=1, ensure_ascii=False) + "\n"])
         return results
@@ -164,23 +175,6 @@ class Run:
         return os.path.relpath((self.selection.folder / name).resolve(), self.output.resolve())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scored:
-    """What scoring found.
-
-    Attributes:
-        scores: of each sample, by column.
-        groups: name -> positions of samples.
-        more: figures that are no means over samples.
-        not_measured: what could not be, and why.
-    """
-
-    scores: list[dict[str, float]]
-    groups: Mapping[str, Sequence[int]]
-    more: Mapping[str, Figure]
-    not_measured: list[str]
-
-
 def _score_questions(run: Run, rows: Sequence[Row], answers: Sequence[Row]) -> Scored:
     facts = [row.get("metadata", {}) for row in rows]
     # A question that failed has no answer, which is wrong.
@@ -188,7 +182,7 @@ def _score_questions(run: Run, rows: Sequence[Row], answers: Sequence[Row]) -> S
         score_answer(answer["text"], truth_of(row), fact)
         for row, answer, fact in zip(rows, answers, facts, strict=True)
     ]
-    return Scored(scores=scores, groups=groups_of(facts), more={}, not_measured=[])
+    return Scored(scores=scores, groups=groups_of(facts))
 
 
 def _score_reports(run: Run, rows: Sequence[Row], answers: Sequence[Row]) -> Scored:
@@ -202,7 +196,13 @@ def _score_reports(run: Run, rows: Sequence[Row], answers: Sequence[Row]) -> Sco
         scores.append(columns if found is None else {**columns, "meteor": found})
     more = {f"all/{name}": Figure(value, len(said)) for name, value in bleu(said, true).items()}
     missing = ["METEOR: nltk with its WordNet is not installed"] if without_meteor else []
-    return Scored(scores=scores, groups={"all": range(len(rows))}, more=more, not_measured=missing)
+    clinical = clinical_scores(said, true)
+    return Scored(
+        scores=[columns | found for columns, found in zip(scores, clinical.scores, strict=True)],
+        groups={"all": range(len(rows))},
+        more={**more, **clinical.more},
+        not_measured=[*missing, *clinical.not_measured],
+    )
 
 
 def _score_drawings(run: Run, rows: Sequence[Row], answers: Sequence[Row]) -> Scored:
@@ -232,6 +232,11 @@ def _score_drawings(run: Run, rows: Sequence[Row], answers: Sequence[Row]) -> Sc
     return Scored(scores=scores, groups=groups, more=more, not_measured=not_measured)
 
 
+def _score_phantoms(run: Run, rows: Sequence[Row], answers: Sequence[Row]) -> Scored:
+    assert isinstance(run.selection, PhantomSelection)
+    return score_phantoms(run.selection, run.output, rows, answers, load_vqgan(run.vqgan) if run.vqgan else None)
+
+
 def _pictures(pairs: Sequence[tuple[Path, Path]], which: int) -> Iterator[np.ndarray]:
     """Drawings or truths; truths at the drawing's size, as everywhere."""
     for pair in pairs:
@@ -243,6 +248,7 @@ _SCORED: Mapping[Scoring, Callable[[Run, Sequence[Row], Sequence[Row]], Scored]]
     Scoring.QUESTIONS: _score_questions,
     Scoring.REPORTS: _score_reports,
     Scoring.DRAWINGS: _score_drawings,
+    Scoring.PHANTOMS: _score_phantoms,
 }
 
 

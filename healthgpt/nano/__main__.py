@@ -74,7 +74,7 @@ def _run(flags: argparse.Namespace) -> Path:
     if flags.step == "card":
         from healthgpt.nano.card import write_card
 
-        return write_card(flags.output, flags.data, flags.data / "results.json")
+        return write_card(flags.output, flags.data, flags.data / "evaluation/phantoms/results.json")
     require_file(flags.data)
     flags.output.mkdir(parents=True, exist_ok=True)
     return _train(flags)

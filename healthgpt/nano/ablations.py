@@ -16,7 +16,8 @@ from typing import Any
 from healthgpt.files import read_json, write_atomically
 from healthgpt.training.feedback import RUN_NAME, read_metrics
 
-RESULTS_NAME = "results.json"  # of one run, as `healthgpt evaluate` writes it
+RESULTS_NAME = "evaluation/phantoms/results.json"  # of one run, as `healthgpt evaluate` writes it
+_KEPT = ("right", "ssim", "ssim_share", "psnr", "lesions_kept", "healthy_kept", "findings")
 _SCORED = {
     "ct2mri": "ssim_share",
     "mri2ct": "ssim_share",
@@ -75,9 +76,15 @@ def record_run(run: Path, output: Path) -> Path:
     Raises:
         FileNotFoundError: it has not been evaluated.
     """
-    results = read_json(run / RESULTS_NAME)
-    results["comprehension"].pop("wrong", None)
-    record = {"training": dict(_stages(run)), **results}
+    figures = read_json(run / RESULTS_NAME)["figures"]
+    record = {
+        "training": dict(_stages(run)),
+        "figures": {
+            name: {"value": round(found["value"], 4), "n": found["n"]}
+            for name, found in figures.items()
+            if name.rpartition("/")[2] in _KEPT
+        },
+    }
     output.mkdir(parents=True, exist_ok=True)
     path = output / f"{run.name}.json"
     write_atomically(path, lambda target: target.write_text(json.dumps(record, indent=1) + "\n"))
@@ -102,13 +109,9 @@ def _stages(run: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def scores(record: dict[str, Any]) -> dict[str, float]:
     """Understanding: all questions; drawing: the mean over its five types (share of the ceiling's SSIM, or of X-rays
     with the report's findings); both in percent."""
-    found = record["comprehension"]
-    right = sum(found[form]["value"] * found[form]["n"] for form in ("closed", "open"))
-    drawn = [record["generation"][kind][figure]["value"] for kind, figure in _SCORED.items()]
-    return {
-        "understanding": 100 * right / sum(found[form]["n"] for form in ("closed", "open")),
-        "drawing": 100 * statistics.mean(drawn),
-    }
+    figures = record["figures"]
+    drawn = [figures[f"kind={kind}/{column}"]["value"] for kind, column in _SCORED.items()]
+    return {"understanding": 100 * figures["all/right"]["value"], "drawing": 100 * statistics.mean(drawn)}
 
 
 def read_records(folder: Path) -> dict[str, list[dict[str, Any]]]:

@@ -13,6 +13,7 @@ from healthgpt.training.feedback import RUN_NAME, read_metrics
 PARTS = {"vqgan": "VQGAN (f = 8)", "vit": "CLIP ViT", "base": "Phi-3-architecture LLM and tokenizer"}
 RUNS = ("stage1_comprehension", "stage1_generation", "stage2_fusion", "stage3_comprehension", "stage3_generation")
 _UNSHOWN = ("epoch", "step", "seconds")  # of what a part's log says of held-out data
+_UNLISTED = ("exact", "contains", "first_word", "recall", "precision", "f1")  # `right` says it
 _HEAD = """---
 license: apache-2.0
 tags: [healthgpt, phantoms, not-for-medical-use]
@@ -38,7 +39,7 @@ def write_card(folder: Path, training: Path, results: Path) -> Path:
 
     Args:
         training: the output folder of `scripts/nano/build.sh`.
-        results: what `healthgpt evaluate --benchmark phantoms` wrote.
+        results: the `results.json` of `healthgpt evaluate --benchmark phantoms`.
     """
     sections = [_HEAD, _training_table(training), results_table(read_json(results)), _checksums(folder)]
     write_atomically(folder / CARD_NAME, lambda path: path.write_text("\n".join(sections)))
@@ -77,17 +78,13 @@ def results_table(results: dict[str, Any]) -> str:
     """The figures of an evaluation as a Markdown section."""
     lines = [
         "## Results", "",
-        f"Test phantoms of seed {results['seed']}, greedy. `_ceiling` is the VQGAN's own round trip of the truth, the"
+        f"Phantoms of split {results['split']}, greedy. `_ceiling` is the VQGAN's own round trip of the truth, the"
         " best that a drawing can be; `_copied` and `_bicubic` are what doing nothing gives.", "",
-        goals_table(results), "All figures:", "", "| figure | value | n |", "|---|---|---|",
+        goals_table(results["figures"]), "All figures:", "", "| figure | value | n |", "|---|---|---|",
     ]  # fmt: skip
-    for name, figure in results["comprehension"].items():
-        if name != "wrong" and figure["n"]:
-            lines.append(_row(name, figure["value"], figure["n"]))
-    for kind, figures in results["generation"].items():
-        lines += [
-            _row(f"{kind}: {name}", figure["value"], figure["n"]) for name, figure in figures.items() if figure["n"]
-        ]
+    for name, figure in results["figures"].items():
+        if name.rpartition("/")[2] not in _UNLISTED:
+            lines.append(_row(name, round(figure["value"], 4), figure["n"]))
     return "\n".join(lines) + "\n"
 
 

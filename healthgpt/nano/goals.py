@@ -8,8 +8,8 @@ from typing import Any
 
 from healthgpt.data.phantoms.questions import Kind
 
-Figures = Mapping[str, Any]  # name -> {"value", "n"}
-_KINDS = tuple(f"kind/{kind}" for kind in Kind if kind != Kind.REPORT)  # reports are long: they count as open answers
+Figures = Mapping[str, Mapping[str, Any]]  # name -> {"value", "n", ...}, as an evaluation's `results.json` has them
+_KINDS = tuple(f"kind={kind}" for kind in Kind if kind != Kind.REPORT)  # reports are long: they count as open answers
 _CONVERSIONS = ("ct2mri", "mri2ct")
 
 
@@ -18,7 +18,7 @@ class Goal:
     """One line of the table.
 
     Attributes:
-        reached: an evaluation's results -> the value, the number of samples, and what to say beside it.
+        reached: an evaluation's figures -> the value, the number of samples, and what to say beside it.
         least: the smallest value that is good enough.
         shown: how a value is written.
     """
@@ -41,13 +41,13 @@ def _ssim(value: float) -> str:
     return f"{value:.3f}"
 
 
-def _answers(*names: str) -> Callable[[Figures], tuple[float, int, str]]:
-    """The lowest of some figures of comprehension, which is named where they are several."""
+def _answers(*groups: str) -> Callable[[Figures], tuple[float, int, str]]:
+    """The lowest share of right answers of some groups of questions, which is named where they are several."""
 
-    def reached(results: Figures) -> tuple[float, int, str]:
-        found = results["comprehension"]
-        lowest = min(names, key=lambda name: found[name]["value"])
-        note = f"lowest: {lowest.partition('/')[2]}" if len(names) > 1 else ""
+    def reached(figures: Figures) -> tuple[float, int, str]:
+        found = {group: figures[f"{group}/right"] for group in groups}
+        lowest = min(groups, key=lambda group: found[group]["value"])
+        note = f"lowest: {lowest.partition('=')[2]}" if len(groups) > 1 else ""
         return found[lowest]["value"], found[lowest]["n"], note
 
     return reached
@@ -56,8 +56,8 @@ def _answers(*names: str) -> Callable[[Figures], tuple[float, int, str]]:
 def _drawings(figure: str, *kinds: str) -> Callable[[Figures], tuple[float, int, str]]:
     """The lowest of a figure over types of drawing."""
 
-    def reached(results: Figures) -> tuple[float, int, str]:
-        found = {kind: results["generation"][kind][figure] for kind in kinds}
+    def reached(figures: Figures) -> tuple[float, int, str]:
+        found = {kind: figures[f"kind={kind}/{figure}"] for kind in kinds}
         lowest = min(kinds, key=lambda kind: found[kind]["value"])
         note = ", ".join(f"{kind} {found[kind]['value']:.3f}" for kind in kinds) if len(kinds) > 1 else ""
         return found[lowest]["value"], found[lowest]["n"], note
@@ -65,27 +65,27 @@ def _drawings(figure: str, *kinds: str) -> Callable[[Figures], tuple[float, int,
     return reached
 
 
-def _gain(results: Figures) -> tuple[float, int, str]:
+def _gain(figures: Figures) -> tuple[float, int, str]:
     """Decibels of super-resolution above bicubic interpolation."""
-    found = results["generation"]["super-resolution"]
-    psnr, bicubic = found["psnr"]["value"], found["psnr_bicubic"]["value"]
-    return psnr - bicubic, found["psnr"]["n"], f"{psnr:.1f} against {bicubic:.1f} dB"
+    drawn, bicubic = (figures[f"kind=super-resolution/{name}"] for name in ("psnr", "psnr_bicubic"))
+    gain = drawn["value"] - bicubic["value"]
+    return gain, drawn["n"], f"{drawn['value']:.1f} against {bicubic['value']:.1f} dB"
 
 
-def _above_copying(results: Figures) -> tuple[float, int, str]:
+def _above_copying(figures: Figures) -> tuple[float, int, str]:
     """How much more of SSIM a conversion has than its input, unchanged."""
-    found = {kind: results["generation"][kind] for kind in _CONVERSIONS}
-    gains = {kind: f["ssim"]["value"] - f["ssim_copied"]["value"] for kind, f in found.items()}
+    found = {k: [figures[f"kind={k}/{name}"]["value"] for name in ("ssim", "ssim_copied")] for k in _CONVERSIONS}
+    gains = {kind: drawn - copied for kind, (drawn, copied) in found.items()}
     lowest = min(gains, key=lambda kind: gains[kind])
-    note = ", ".join(f"{k}: {f['ssim']['value']:.3f}, copied {f['ssim_copied']['value']:.3f}" for k, f in found.items())
-    return gains[lowest], found[lowest]["ssim"]["n"], note
+    note = ", ".join(f"{kind}: {drawn:.3f}, copied {copied:.3f}" for kind, (drawn, copied) in found.items())
+    return gains[lowest], figures[f"kind={lowest}/ssim"]["n"], note
 
 
 _DRAWN = (*_CONVERSIONS, "reconstruction")
 GOALS = (
-    Goal("closed questions, all", _answers("closed"), 0.96, _percent),
-    Goal("modality", _answers("kind/modality"), 0.99, _percent),
-    Goal("organ", _answers("kind/organ"), 0.99, _percent),
+    Goal("closed questions, all", _answers("close"), 0.96, _percent),
+    Goal("modality", _answers("kind=modality"), 0.99, _percent),
+    Goal("organ", _answers("kind=organ"), 0.99, _percent),
     Goal("each kind of question", _answers(*_KINDS), 0.93, _percent),
     Goal("open questions, all (exact match, reports included)", _answers("open"), 0.85, _percent),
     Goal("conversions, reconstruction: SSIM, share of the ceiling", _drawings("ssim_share", *_DRAWN), 0.97, _percent),
@@ -98,11 +98,11 @@ GOALS = (
 )
 
 
-def goals_table(results: Figures) -> str:
+def goals_table(figures: Figures) -> str:
     """An evaluation's figures beside what they have to reach, as a Markdown table."""
     lines = ["| | goal | reached | n | |", "|---|---|---|---|---|"]
     for goal in GOALS:
-        value, number, note = goal.reached(results)
+        value, number, note = goal.reached(figures)
         mark = "" if value >= goal.least else "**missed** "
         lines.append(f"| {goal.title} | ≥ {goal.shown(goal.least)} | {mark}{goal.shown(value)} | {number:,} | {note} |")
     return "\n".join(lines) + "\n"

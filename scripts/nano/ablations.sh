@@ -46,7 +46,7 @@ variant() {
     mkdir -p "$folder"
     for stage in $wanted; do train "$folder" "$seed" "$stage" "$@" || { tail -3 "$folder/log.txt" >&2; return 1; }; done
     healthgpt evaluate --benchmark phantoms --split validation --phantoms "$data/validation" --count "$COUNT" \
-        --model "$folder/model" --output "$folder/results.json" >>"$folder/log.txt" 2>&1
+        --batch_size 32 --model "$folder/model" --output "$folder/evaluation" >>"$folder/log.txt" 2>&1
     python -m healthgpt.nano record --data "$folder" --output "$RESULTS"
     echo "$name, seed $seed: done ($((SECONDS / 60)) min)"
 }

@@ -74,6 +74,7 @@ side_by_side stage3_comprehension stage3_generation
 say "packing"
 [ -d "$OUTPUT/shipped" ] || python -m healthgpt.nano pack --data "$OUTPUT/model" --output "$OUTPUT/shipped"
 say "evaluation"
-healthgpt evaluate --benchmark phantoms --model "$OUTPUT/shipped" --output "$OUTPUT/results.json" | tee "$OUTPUT/logs/results.log"
+healthgpt evaluate --benchmark phantoms --model "$OUTPUT/shipped" --output "$OUTPUT/evaluation" --batch_size 32 \
+    --num_processes "$cores" | tee "$OUTPUT/logs/results.log"
 python -m healthgpt.nano card --data "$OUTPUT" --output "$OUTPUT/shipped"
 say "done: $OUTPUT/shipped, $(du -sh "$OUTPUT/shipped" | cut -f1)"

@@ -10,7 +10,7 @@ from conftest import GOLDEN
 from PIL import Image
 from safetensors.torch import load_file
 
-from healthgpt.processor import as_image
+from healthgpt.targets import as_image
 from taming_transformers import GumbelVQ, VQGANConfig, load_vqgan
 from taming_transformers.vqgan import read_vqgan_config
 

@@ -1,0 +1,72 @@
+"""Keys and values of what has been read, in buffers that never move while a sequence grows into them.
+
+Legend: B sequences, H_kv key-value heads, S capacity in tokens, D head width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_GRAIN = 64  # tokens; capacities are multiples, so that few shapes exist
+
+
+@dataclass(frozen=True, kw_only=True)
+class CacheShape:
+    """What one token takes.
+
+    Attributes:
+        num_layers, num_heads, head_width: of the LLM, heads being those of keys and values.
+    """
+
+    num_layers: int
+    num_heads: int
+    head_width: int
+    dtype: torch.dtype
+    device: torch.device
+
+    def bytes_of(self, sequences: int, tokens: int) -> int:
+        """Memory of so many sequences of so many tokens."""
+        per_token = 2 * self.num_layers * self.num_heads * self.head_width * self.dtype.itemsize
+        return sequences * rounded_up(tokens) * per_token
+
+
+def rounded_up(tokens: int) -> int:
+    """A capacity that has room for so many tokens."""
+    return -(-max(tokens, 1) // _GRAIN) * _GRAIN
+
+
+class KeyValueCache:
+    """Buffers of B sequences.
+
+    Attributes:
+        keys, values: a (B, H_kv, S, D) buffer per layer.
+    """
+
+    def __init__(self, shape: CacheShape, sequences: int, tokens: int):
+        self.shape = shape
+        self.capacity = rounded_up(tokens)
+        size = (2, shape.num_layers, sequences, shape.num_heads, self.capacity, shape.head_width)
+        # Zeros: what is masked out is multiplied by 0, which garbage that happens to be NaN would survive.
+        self.keys, self.values = torch.zeros(size, dtype=shape.dtype, device=shape.device).unbind(0)
+
+    def __len__(self) -> int:
+        return self.keys.shape[1]
+
+    def grow(self, tokens: int) -> None:
+        """Makes room for so many tokens, keeping what is there; at least doubles, so that it happens seldom."""
+        if tokens <= self.capacity:
+            return
+        old, kept = (self.keys, self.values), self.capacity
+        self.capacity = rounded_up(max(tokens, 2 * kept))
+        size = (2, *old[0].shape[:3], self.capacity, self.shape.head_width)
+        self.keys, self.values = torch.zeros(size, dtype=self.shape.dtype, device=self.shape.device).unbind(0)
+        for new, before in zip((self.keys, self.values), old, strict=True):
+            new[..., :kept, :] = before
+
+    def move(self, source: KeyValueCache, rows: Tensor, tokens: int) -> None:
+        """Copies the first tokens of all sequences of another cache into rows of this one."""
+        for mine, theirs in ((self.keys, source.keys), (self.values, source.values)):
+            mine[:, rows, :, :tokens] = theirs[:, :, :, :tokens]

@@ -1,0 +1,127 @@
+"""What the pipeline talks to: the engine where it can run, transformers' `generate` where it cannot."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from healthgpt.decoding import Decoding, FirstTokenConfidence
+from healthgpt.engine.answering import Answering, Text
+from healthgpt.engine.choosing import Chooser
+from healthgpt.engine.decoder import Decoder, UnsupportedError, decoders_of
+from healthgpt.engine.drawing import draw_codes
+from healthgpt.engine.speculation import Guesser, draw_codes_ahead
+from healthgpt.generation import Generator
+from healthgpt.model import HealthGPTForConditionalGeneration
+from healthgpt.processor import HealthGPTProcessor, Prompt
+from healthgpt.tasks import Task
+from healthgpt.vocabulary import ImageVocabulary
+
+logger = logging.getLogger(__name__)
+
+
+class Engine:
+    """Decodes prompts of a network. It alone calls the network's `route`, under a lock.
+
+    Attributes:
+        oracle: the slow and obvious decoder, for beams and for networks that the engine does not know.
+    """
+
+    def __init__(self, network: HealthGPTForConditionalGeneration, processor: HealthGPTProcessor):
+        self.oracle = Generator(network, processor)
+        self._network, self._processor = network, processor
+        self._decoders: dict[Task, Decoder] | None = None
+        try:
+            with torch.inference_mode():
+                self._decoders = decoders_of(network)
+        except UnsupportedError as reason:
+            logger.info("decoding by transformers' generate: %s", reason)
+
+    @property
+    def stop_ids(self) -> list[int]:
+        """Tokens that end an answer."""
+        return self.oracle.stop_ids
+
+    def answer(
+        self,
+        prompts: Sequence[Prompt],
+        settings: Decoding,
+        limits: Sequence[int],
+        *,
+        confidence: FirstTokenConfidence | None = None,
+        watch: Callable[[int], bool] | None = None,
+    ) -> list[list[int]]:
+        """Ids of each prompt's answer, its stop token included.
+
+        Args:
+            limits: tokens that each may have.
+            confidence: is told how probable first tokens are; for greedy decoding.
+            watch: of a single prompt, is told of every token; a false answer ends the decoding.
+
+        Raises:
+            FloatingPointError: logits that are no numbers.
+        """
+        if self._decoders is None or settings.num_beams > 1:
+            return self.oracle.generate(prompts, settings, max(limits), confidence=confidence, watch=watch)
+        with self.oracle.lock, torch.inference_mode():
+            decoder = self._decoders[prompts[0].task]
+            chooser = self._chooser(settings)
+            texts = [
+                Text(prompt=embedded, most=limit, watch=watch)
+                for embedded, limit in zip(self._embedded(prompts), limits, strict=True)
+            ]
+            answering = Answering(decoder, chooser, self.stop_ids, places=len(texts))
+            for text in texts:
+                answering.add(text)
+            for _ in answering.run():
+                pass
+            if confidence is not None:
+                confidence(torch.empty(0), torch.stack([text.first_logits for text in texts]))
+        return [text.tokens for text in texts]
+
+    def draw(
+        self,
+        prompts: Sequence[Prompt],
+        settings: Decoding,
+        vocabulary: ImageVocabulary,
+        num_codes: int,
+        *,
+        given: Callable[[], Tensor] | None = None,
+        watch: Callable[[Tensor], None] | None = None,
+    ) -> list[list[int]]:
+        """Ids of each prompt's codes.
+
+        Args:
+            given: of a single prompt, the codes of its image, (rows, columns): they help to guess, and change nothing.
+            watch: is told of every code as soon as it is chosen, (B,) indices.
+
+        Raises:
+            FloatingPointError: logits that are no numbers.
+        """
+        if self._decoders is None or settings.num_beams > 1:
+            return self.oracle.generate(prompts, settings, num_codes, codes_of=vocabulary)
+        with self.oracle.lock, torch.inference_mode():
+            decoder = self._decoders[prompts[0].task]
+            chooser = self._chooser(settings, vocabulary)
+            if given and chooser.plain:
+                grid = given()
+                guesser = Guesser(grid.flatten().tolist(), columns=grid.shape[1])
+                prompt = self._embedded(prompts)[0]
+                return [draw_codes_ahead(decoder, prompt, vocabulary, num_codes, guesser, watch)[0]]
+            return draw_codes(decoder, chooser, self._embedded(prompts), vocabulary, num_codes, watch)
+
+    def _chooser(self, settings: Decoding, codes_of: ImageVocabulary | None = None) -> Chooser:
+        penalty = settings.repetition_penalty or self.oracle.repetition_penalty
+        return Chooser(settings, penalty, self.oracle.top_k, codes_of)
+
+    def _embedded(self, prompts: Sequence[Prompt]) -> list[Tensor]:
+        """(L, D) embeddings of each prompt."""
+        ids, mask, pixels = self._processor.batch(prompts)
+        self._network.route(prompts[0].task)
+        device = self._network.get_input_embeddings().weight.device
+        embeds = self._network.embed_prompt(ids.to(device), pixels)
+        lengths = mask.sum(dim=1).tolist()
+        return [row[row.shape[0] - length :] for row, length in zip(embeds, lengths, strict=True)]

@@ -1,0 +1,20 @@
+"""What an H-LoRA adds to a layer's output: the routed low-rank term, `y += (softmax(g) ⊙ s · a) · Bᵀ`."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def add_routed(out: Tensor, low: Tensor, gates: Tensor | None, up: Tensor, scale: float) -> None:
+    """Adds the term to `out`, in place.
+
+    Args:
+        out: (N, D_out), may be a view. low: (N, R) x · Aᵀ. gates: (N, E) x · routeᵀ, None without a router.
+        up: (D_out, R). scale: s, 1 where it is in A.
+    """
+    if scale != 1:
+        low = low * scale
+    if gates is not None:
+        shares = gates.softmax(dim=-1)
+        low = (low.unflatten(-1, (shares.shape[-1], -1)) * shares.unsqueeze(-1)).flatten(-2)
+    out.addmm_(low, up.T)

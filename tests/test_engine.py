@@ -1,0 +1,237 @@
+"""The engine gives the oracle's tokens: every golden model, both tasks, alone and together, guessed ahead or not."""
+
+import itertools
+
+import pytest
+import torch
+
+from healthgpt import HealthGPT, Request, Task
+from healthgpt.decoding import Decoding
+from healthgpt.engine.answering import Answering, Text
+from healthgpt.engine.cache import CacheShape, KeyValueCache
+from healthgpt.engine.choosing import Chooser, refuse_nan
+from healthgpt.engine.decoder import UnsupportedError, decoders_of
+from healthgpt.engine.drawing import draw_codes
+from healthgpt.engine.linear import fuse
+from healthgpt.engine.routing import add_routed
+from healthgpt.engine.speculation import Guesser, draw_codes_ahead
+from healthgpt.hlora import HLoraConfig, attach_adapter
+from healthgpt.targets import codes_of
+
+NEW_TOKENS = 24
+GREEDY = Decoding()
+
+
+def until_stop(ids: list[int], stops: list[int]) -> list[int]:
+    ends = [place for place, token in enumerate(ids) if token in stops]
+    return ids[: ends[0] + 1] if ends else ids
+
+
+def prompts_of(model: HealthGPT, requests: list[Request]):
+    return [model._prompt(request) for request in requests]
+
+
+SETTINGS = {
+    "greedy": GREEDY,
+    "penalised": Decoding(repetition_penalty=1.3),
+    "sampled": Decoding(do_sample=True, temperature=0.7, top_p=0.9, seed=5),
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_golden_answers_are_the_oracles(golden, golden_model, settings):
+    engine = golden_model._engine
+    prompts = prompts_of(golden_model, [golden.request(case) for case in golden.cases if case["task"] == "com"])
+    alone = [engine.oracle.generate([prompt], settings, NEW_TOKENS)[0] for prompt in prompts]
+    expected = [until_stop(ids, engine.stop_ids) for ids in alone]
+    assert [engine.answer([prompt], settings, [NEW_TOKENS])[0] for prompt in prompts] == expected
+    assert engine.answer(prompts, settings, [NEW_TOKENS] * len(prompts)) == expected
+    shorter = list(range(1, len(prompts) + 1))
+    assert engine.answer(prompts, settings, shorter) == [
+        ids[:most] for ids, most in zip(expected, shorter, strict=True)
+    ]
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_golden_drawings_are_the_oracles(golden, golden_model, settings):
+    if not golden.draws:
+        pytest.skip("this release has no drawing plugin")
+    engine, vocabulary = golden_model._engine, golden_model._processor.image_vocabulary
+    count = golden_model._vqgan.config.num_codes
+    requests = [golden.request(case) for case in golden.cases if case["task"] == "gen"]
+    prompts = prompts_of(golden_model, requests)
+    expected = [engine.oracle.generate([p], settings, count, codes_of=vocabulary)[0] for p in prompts]
+    assert [engine.draw([p], settings, vocabulary, count)[0] for p in prompts] == expected
+    assert engine.draw(prompts, settings, vocabulary, count) == expected
+    for request, prompt, ids in zip(requests, prompts, expected, strict=True):
+        if request.images:
+            given = codes_of(golden_model._vqgan, request.images[0])
+            assert engine.draw([prompt], settings, vocabulary, count, given=lambda given=given: given)[0] == ids
+
+
+@pytest.fixture(scope="module")
+def nano() -> HealthGPT:
+    return HealthGPT.from_pretrained("nano", device="cpu")
+
+
+def test_texts_leave_and_join_while_others_go_on(nano):
+    """More texts than places, of unequal prompts and lengths: each is what it is alone."""
+    examples = "healthgpt/examples/"
+    asked = ("Describe this image.", "What imaging modality is this?", "Is there a lesion? " * 9, "What organ is it?")
+    images = ([], [f"{examples}brain_ct.png"], [f"{examples}chest_xray.png"])
+    requests = [
+        Request(task=Task.COMPREHENSION, question=question, images=image)
+        for question, image in itertools.product(asked, images)
+    ]
+    engine, prompts = nano._engine, prompts_of(nano, requests)
+    alone = [engine.answer([prompt], GREEDY, [40])[0] for prompt in prompts]
+    assert len({len(ids) for ids in alone}) > 2
+    with torch.inference_mode():
+        answering = Answering(
+            engine._decoders[Task.COMPREHENSION], Chooser(GREEDY, 1.0, 0, None), engine.stop_ids, places=3
+        )
+        texts = [Text(prompt=embedded, most=40) for embedded in engine._embedded(prompts)]
+        for text in texts:
+            answering.add(text)
+        ended = list(answering.run())
+    assert sorted(map(id, ended)) == sorted(map(id, texts))
+    assert [text.tokens for text in texts] == alone
+
+
+def test_guesses_change_nothing_but_the_number_of_passes(nano):
+    engine, vocabulary, count = nano._engine, nano._processor.image_vocabulary, nano._vqgan.config.num_codes
+    image = "healthgpt/examples/brain_ct.png"
+    [prompt] = prompts_of(nano, [Request(task=Task.GENERATION, question="Reconstruct the image.", images=[image])])
+    decoder = engine._decoders[Task.GENERATION]
+    with torch.inference_mode():
+        [embedded] = engine._embedded([prompt])
+        [plain] = draw_codes(decoder, Chooser(GREEDY, 1.0, 0, vocabulary), [embedded], vocabulary, count)
+        columns = nano._vqgan.config.grid[1]
+        truth = [token - vocabulary.first_code_id for token in plain]
+        passes = {}
+        for name, given in (
+            ("truth", truth),
+            ("input", codes_of(nano._vqgan, image).flatten().tolist()),
+            ("none", None),
+        ):
+            seen: list[int] = []
+            guesser = Guesser(given, columns)
+            ids, tally = draw_codes_ahead(
+                decoder, embedded, vocabulary, count, guesser, watch=lambda code, seen=seen: seen.append(int(code))
+            )
+            assert ids == plain
+            assert seen == truth
+            assert sum(tally.accepted) + tally.passes == count - 1
+            passes[name] = tally.passes
+    assert passes["truth"] < count / 4 < passes["input"] < count <= passes["none"] + 1
+
+
+def test_every_guess_comes_from_where_it_says():
+    guesser = Guesser(None, columns=3)
+    guesser._record = {"above": 0.9, "before": 0.0}
+    assert guesser.guess([1, 2, 3, 4], 4) == [2, 3, 4, 2]
+    guesser._record = {"above": 0.0, "before": 0.9}
+    assert guesser.guess([1, 2, 3, 4], 2) == [4, 4]
+    guesser._record = {"above": 0.1, "before": 0.2}
+    assert guesser.guess([1, 2], 4) == []
+    mapped = Guesser([7, 7, 8, 7, 7, 8], columns=3)
+    mapped.learn([1, 1, 2], 0)
+    mapped._record = {"given": 0.9, "above": 0.0, "before": 0.0}
+    assert mapped.guess([1, 1, 2], 3) == [1, 1, 2]
+
+
+@pytest.mark.parametrize("adapter", ["hlora", "moelora", "lora"])
+@pytest.mark.parametrize("into_one", [True, False])
+@pytest.mark.parametrize("alpha", [64, 10])  # a scale that is a power of two, and one that is not
+def test_fused_layers_are_the_layers(adapter, into_one, alpha):
+    torch.manual_seed(0)
+    body = torch.nn.ModuleDict(
+        {name: torch.nn.Linear(24, width, bias=name != "c") for name, width in zip("abc", (8, 16, 5), strict=True)}
+    )
+    tasks = (Task.COMPREHENSION, Task.GENERATION)
+    for task, rank in zip(tasks, (16, 32), strict=True):
+        attach_adapter(body, task, HLoraConfig(r=rank, lora_alpha=alpha, adapter=adapter, target_modules=list("abc")))
+    layers = list(body.values())
+    for parameter in body.parameters():
+        torch.nn.init.normal_(parameter)
+    x = torch.randn(7, 24)
+    with torch.inference_mode():
+        expected = {}
+        for task in tasks:
+            layers[0].router.task = task
+            expected[task] = torch.cat([layer(x) for layer in layers], dim=-1)
+        fused = fuse(layers, tasks, into_one=into_one)
+        for task in tasks:
+            torch.testing.assert_close(fused[task](x), expected[task], rtol=1e-4, atol=1e-4)
+            layers[0].router.task = task  # the layers themselves still are what they were
+            torch.testing.assert_close(torch.cat([layer(x) for layer in layers], dim=-1), expected[task])
+    if into_one:  # and there is one copy of W
+        storages = {layer.base_layer.weight.untyped_storage().data_ptr() for layer in layers}
+        assert storages == {fused[task].weight.untyped_storage().data_ptr() for task in tasks}
+
+
+def test_the_routed_term_in_double_precision():
+    generator = torch.Generator().manual_seed(1)
+    for experts, rank, width, rows in ((1, 3, 5, 2), (4, 12, 7, 3), (32, 64, 33, 1), (2, 2, 4, 0)):
+        low, gates, up, out = (
+            torch.randn(*size, generator=generator, dtype=torch.float64)
+            for size in ((rows, rank), (rows, experts), (width, rank), (rows, width))
+        )
+        wanted = out + sum(
+            gates.softmax(dim=1)[:, i : i + 1] * (0.5 * low[:, part] @ up[:, part].T)
+            for i, part in enumerate(slice(j, j + rank // experts) for j in range(0, rank, rank // experts))
+        )
+        add_routed(out, low, gates, up, 0.5)
+        torch.testing.assert_close(out, wanted)
+
+
+def test_a_window_hides_what_is_far_behind(random_folder):
+    """A sliding window shorter than the prompt: the oracle's tokens still."""
+    model = HealthGPT.from_pretrained(random_folder, device="cpu")
+    config = model._network.config.text_config
+    assert config.model_type == "phi3"
+    config.sliding_window = 9
+    engine = model._engine
+    with torch.inference_mode():
+        engine._decoders = decoders_of(model._network)
+    assert engine._decoders[Task.COMPREHENSION]._window == 9
+    prompts = prompts_of(model, [Request(task=Task.COMPREHENSION, question=text) for text in ("One? " * 8, "Two?")])
+    alone = [until_stop(engine.oracle.generate([p], GREEDY, 12)[0], engine.stop_ids) for p in prompts]
+    assert engine.answer(prompts, GREEDY, [12, 12]) == alone
+
+
+def test_what_the_engine_does_not_know_is_decoded_by_the_oracle(random_folder, caplog):
+    model = HealthGPT.from_pretrained(random_folder, device="cpu")
+    expected = model.answer("What is it?", max_new_tokens=6, return_details=True)
+    model._network.model.language_model.config.rope_parameters["rope_type"] = "longrope"
+    with pytest.raises(UnsupportedError, match="position encoding 'longrope'"):
+        decoders_of(model._network)
+    model._engine._decoders = None
+    assert model.answer("What is it?", max_new_tokens=6, return_details=True) == expected
+    assert "".join(model.stream("What is it?", max_new_tokens=6)) == expected.text
+
+
+def test_logits_that_are_no_numbers_name_the_step(random_folder):
+    model = HealthGPT.from_pretrained(random_folder, device="cpu")
+    decoder = model._engine._decoders[Task.COMPREHENSION]
+    with torch.inference_mode():
+        decoder.embeddings[:] = torch.nan  # the prompt's included
+    with pytest.raises(FloatingPointError, match="the logits of step 0 are NaN"):
+        model.answer("What is it?", max_new_tokens=4)
+    with pytest.raises(FloatingPointError, match="step 7 "):
+        refuse_nan(torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.0, torch.nan]]), 5)
+
+
+def test_a_cache_grows_and_keeps_what_it_has():
+    shape = CacheShape(num_layers=2, num_heads=3, head_width=4, dtype=torch.float32, device=torch.device("cpu"))
+    cache = KeyValueCache(shape, 2, 60)
+    assert cache.capacity == 64
+    assert shape.bytes_of(2, 60) == cache.keys.nbytes + cache.values.nbytes
+    cache.keys.normal_()
+    before = cache.keys.clone()
+    cache.grow(64)
+    assert cache.capacity == 64
+    cache.grow(65)
+    assert cache.capacity == 128
+    assert torch.equal(cache.keys[..., :64, :], before)
+    assert not cache.keys[..., 64:, :].any()
