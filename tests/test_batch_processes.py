@@ -246,7 +246,8 @@ def test_what_a_launcher_started_has_to_fit_the_command(asked, tmp_path, monkeyp
 def test_a_model_that_cannot_be_loaded_is_one_line(asked, tmp_path, where):
     with Run(asked, tmp_path / "a.jsonl", "--num_processes", 2, "--attn_implementation", "magic", *where) as run:
         assert run.process.wait(300) == 2
-        lines = [line for line in run.messages.splitlines() if "kernels" not in line]
+        # Ray's core warns of how Ray Data starts its actors.
+        lines = [line for line in run.messages.splitlines() if "kernels" not in line and "core_worker.cc" not in line]
         assert len(lines) == 1
         assert "healthgpt batch: error: " in lines[0]
         assert "magic" in lines[0]

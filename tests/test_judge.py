@@ -272,6 +272,8 @@ def test_a_kill_loses_nothing(run, serve, capsys):
 
 def test_ctrl_c_keeps_what_was_judged(run, serve, capsys):
     free = threading.Event()
+    # A shell's background jobs ignore Ctrl-C, and what ignores it cannot be interrupted.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def interrupting(*case):
         if len(endpoint.bodies) > 3:
@@ -281,16 +283,19 @@ def test_ctrl_c_keeps_what_was_judged(run, serve, capsys):
 
     endpoint = serve(interrupting)
     started = time.monotonic()
-    assert judge(endpoint, run, concurrency=1) == 130
+    try:
+        assert judge(endpoint, run, concurrency=1) == 130
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert time.monotonic() - started < 9
     free.set()
     endpoint.rule = by_words
     assert last_line(capsys) == "note: interrupted; the same command goes on"
     assert len({line["key"] for line in verdicts_of(run)}) == 3
     assert "judged" not in results_of(run)
-    before = len(endpoint.bodies)
+    asked = len(endpoint.bodies)
     assert judge(endpoint, run) == 0
-    assert (len(endpoint.bodies) - before, values(run)) == (ASKED - 3, EXPECTED)
+    assert (len(endpoint.bodies) - asked, values(run)) == (ASKED - 3, EXPECTED)
 
 
 def test_another_judge_is_refused_in_the_same_file(run, serve, tmp_path, capsys):
