@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from healthgpt import HealthGPT, Request, Task
+from healthgpt.batch.worker import Worker
 from healthgpt.decoding import Decoding
 from healthgpt.engine.answering import Answering, Text
 from healthgpt.engine.cache import CacheShape, KeyValueCache
@@ -13,9 +14,12 @@ from healthgpt.engine.choosing import Chooser, refuse_nan
 from healthgpt.engine.decoder import UnsupportedError, decoders_of
 from healthgpt.engine.drawing import draw_codes
 from healthgpt.engine.linear import fuse
+from healthgpt.engine.memory import free_bytes
 from healthgpt.engine.routing import add_routed
 from healthgpt.engine.speculation import Guesser, draw_codes_ahead
+from healthgpt.engine.stepping import Steppers
 from healthgpt.hlora import HLoraConfig, attach_adapter
+from healthgpt.loading import LoadOptions
 from healthgpt.targets import codes_of
 
 NEW_TOKENS = 24
@@ -67,6 +71,129 @@ def test_golden_drawings_are_the_oracles(golden, golden_model, settings):
         if request.images:
             given = codes_of(golden_model._vqgan, request.images[0])
             assert engine.draw([prompt], settings, vocabulary, count, given=lambda given=given: given)[0] == ids
+
+
+class Repeating:
+    """Captures as a GPU does, by trying the work some times, but what it gives does the work itself."""
+
+    captures = 0
+
+    def __call__(self, work, rewind):
+        Repeating.captures += 1
+        for _ in range(3):
+            rewind()
+            work()
+        rewind()
+        return work
+
+
+@pytest.mark.parametrize("new_capture", [None, Repeating])
+def test_steps_that_nobody_looks_at_are_the_oracles(golden, golden_model, new_capture, monkeypatch):
+    """Alone and together, prompts of unequal lengths, a cache that has to grow, a stepper used again."""
+    engine, vocabulary = golden_model._engine, golden_model._processor.image_vocabulary
+    monkeypatch.setattr(engine, "_steppers", Steppers(new_capture))
+    monkeypatch.setattr("healthgpt.engine.stepping._GRAIN", 32)
+    monkeypatch.setattr("healthgpt.engine.cohorts._ROOM", 2)
+    prompts = prompts_of(golden_model, [golden.request(case) for case in golden.cases if case["task"] == "com"])
+    assert len({golden_model._processor.expanded_length(prompt) for prompt in prompts}) > 1
+    most = 90
+    expected = [until_stop(engine.oracle.generate([prompt], GREEDY, most)[0], engine.stop_ids) for prompt in prompts]
+    for _ in range(2):
+        assert engine.answer(prompts, GREEDY, [most] * len(prompts)) == expected
+    assert [engine.answer([prompt], GREEDY, [most])[0] for prompt in prompts] == expected
+    shorter = list(range(1, len(prompts) + 1))
+    assert engine.answer(prompts, GREEDY, shorter) == [ids[:n] for ids, n in zip(expected, shorter, strict=True)]
+    if golden.draws:
+        requests = [golden.request(case) for case in golden.cases if case["task"] == "gen"]
+        count = golden_model._vqgan.config.num_codes
+        prompts = prompts_of(golden_model, requests)
+        drawn = [engine.oracle.generate([p], GREEDY, count, codes_of=vocabulary)[0] for p in prompts]
+        seen = []
+        assert engine.draw(prompts, GREEDY, vocabulary, count, watch=lambda codes: seen.append(codes.clone())) == drawn
+        assert (torch.stack(seen, dim=1) + vocabulary.first_code_id).tolist() == drawn
+        assert [engine.draw([p], GREEDY, vocabulary, count)[0] for p in prompts] == drawn
+    assert (new_capture is None) or Repeating.captures
+
+
+def test_steps_are_captured_once_and_the_least_used_are_forgotten(random_folder, monkeypatch):
+    model = HealthGPT.from_pretrained(random_folder, device="cpu")
+    decoder, made = model._engine._decoders[Task.COMPREHENSION], []
+
+    def counting(work, rewind):
+        made.append(work)
+        rewind()
+        return work
+
+    monkeypatch.setattr("healthgpt.engine.stepping._GRAIN", 4)
+    monkeypatch.setattr("healthgpt.engine.stepping._MOST_CAPTURES", 2)
+    steppers = Steppers(lambda: counting)
+    prompt = torch.randn(6, decoder.embeddings.shape[1])
+    runs = []
+    for _ in range(2):
+        with torch.inference_mode():
+            stepper = steppers.take(decoder, slice(None), 1, 60, 20)
+            stepper.begin([prompt])
+            for _ in range(11):  # of 7 ... 17 tokens: bounds 8, 12, 16, 20
+                stepper.step()
+        runs.append(stepper.ids[:, :12].tolist())
+    assert runs[0] == runs[1]
+    assert len(made) == 8
+    assert list(stepper._captured) == [16, 20]
+    assert steppers.take(decoder, slice(None), 1, 60, 20) is stepper
+    assert steppers.take(decoder, slice(None), 1, 65, 20) is not stepper
+    for sequences in (2, 3):
+        steppers.take(decoder, slice(None), sequences, 60, 20)
+    assert [kind[2] for kind in steppers._kept] == [2, 3]
+
+
+def test_what_cannot_fit_is_refused_with_the_numbers(random_folder, monkeypatch):
+    """And a worker goes on with smaller batches; steppers let go of what they keep."""
+    model = HealthGPT.from_pretrained(random_folder, device="cpu")
+    shape = model._engine._decoders[Task.COMPREHENSION].cache_shape
+    requests = [Request(task=Task.COMPREHENSION, question="What is it?")] * 5
+    plain = model.run_batch(requests, max_new_tokens=3)
+    [prompt] = prompts_of(model, requests[:1])
+    tokens = model._processor.expanded_length(prompt) + 3
+    room = shape.bytes_of(2, tokens)
+    monkeypatch.setattr("healthgpt.engine.cache.free_bytes", lambda device: room)
+    monkeypatch.setattr("healthgpt.engine.memory.free_bytes", lambda device: room)
+    with pytest.raises(
+        MemoryError, match=r"out of memory: the keys and values of 5 sequences of \d+ tokens take .* free"
+    ):
+        model.run_batch(requests, max_new_tokens=3)
+    worker = Worker(model, {"max_new_tokens": 3})
+    assert [result.token_ids for result in worker.run(requests)] == [result.token_ids for result in plain]
+    assert worker.most == 2
+    # An answer may be as long as the context: only what it begins with has to fit.
+    assert model._engine.answer([prompt], GREEDY, [10**6], watch=lambda token: False) == [plain[0].token_ids[:1]]
+    room = 0
+    with pytest.raises(MemoryError, match=r"and cpu has 0\.0 MiB free"):
+        model.answer("What is it?", max_new_tokens=3)
+    monkeypatch.undo()
+    assert free_bytes(torch.device("cpu")) > 2**20
+    steppers, decoder = Steppers(), model._engine._decoders[Task.COMPREHENSION]
+    steppers.take(decoder, slice(None), 1, 10, 10)
+    monkeypatch.setattr("healthgpt.engine.stepping.free_bytes", lambda device: shape.bytes_of(2, 10) - 1)
+    steppers.make_room(decoder, 1, 10)
+    assert steppers._kept
+    steppers.make_room(decoder, 2, 10)
+    assert not steppers._kept
+
+
+@pytest.mark.parametrize("dtype", ["BF16", "FP16"])
+def test_sixteen_bits_round_where_the_library_rounds(golden, dtype):
+    """Greedy tokens are the oracle's with the attention that both can share, although margins are next to none."""
+    options = LoadOptions(device="cpu", dtype=dtype, attn_implementation="sdpa")
+    model = HealthGPT.from_sources(golden.sources(), options)
+    engine, vocabulary = model._engine, model._processor.image_vocabulary
+    for case in golden.cases:
+        [prompt] = prompts_of(model, [golden.request(case)])
+        if case["task"] == "com":
+            ids = engine.oracle.generate([prompt], GREEDY, 16)[0]
+            assert engine.answer([prompt], GREEDY, [16])[0] == until_stop(ids, engine.stop_ids)
+        else:
+            ids = engine.oracle.generate([prompt], GREEDY, 16, codes_of=vocabulary)[0]
+            assert engine.draw([prompt], GREEDY, vocabulary, 16)[0] == ids
 
 
 @pytest.fixture(scope="module")
@@ -194,7 +321,7 @@ def test_a_window_hides_what_is_far_behind(random_folder):
     engine = model._engine
     with torch.inference_mode():
         engine._decoders = decoders_of(model._network)
-    assert engine._decoders[Task.COMPREHENSION]._window == 9
+    assert engine._decoders[Task.COMPREHENSION].attention.window == 9
     prompts = prompts_of(model, [Request(task=Task.COMPREHENSION, question=text) for text in ("One? " * 8, "Two?")])
     alone = [until_stop(engine.oracle.generate([p], GREEDY, 12)[0], engine.stop_ids) for p in prompts]
     assert engine.answer(prompts, GREEDY, [12, 12]) == alone

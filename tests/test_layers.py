@@ -34,6 +34,7 @@ LAYERS = (
     ("healthgpt.batch",),
     ("healthgpt.nano",),
     ("healthgpt.evaluation",),
+    ("healthgpt.bench",),
     ("healthgpt.cli",),
 )
 # Libraries that only these modules, or the modules of these packages, may touch.
@@ -81,7 +82,13 @@ OWNERS = {
         "healthgpt.data.mixture",
         "healthgpt.training.config",
     },
-    "matplotlib": {"healthgpt.training.feedback", "healthgpt.evaluation.charts", "healthgpt.evaluation.sheets"},
+    "matplotlib": {
+        "healthgpt.training.feedback",
+        "healthgpt.evaluation.charts",
+        "healthgpt.evaluation.sheets",
+        "healthgpt.bench.chart",
+    },
+    "triton": {"healthgpt.engine.kernels"},
     "deepspeed": set(),
 }
 

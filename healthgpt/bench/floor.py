@@ -8,8 +8,9 @@
                                             FLOPs = B (2 (N + H + rows · D) + 4 T · heads · head width · layers)
     prompts of P tokens:                    FLOPs = B (2 (N + H) P + 2 P² · heads · head width · layers + 2 rows · D)
 
-with s bytes per number. Every weight is read once in a step, however many sequences there are; what is small beside that (norms,
-activations, the embeddings' rows) counts nothing. A floor is the longer of bytes / bandwidth and FLOPs / peak.
+with s bytes per number. Every weight is read once in a step, however many sequences there are; what is small beside
+that (norms, activations, the embeddings' rows) counts nothing. A floor is the longer of bytes / bandwidth and
+FLOPs / peak.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from healthgpt import __version__
 from healthgpt.cli.batching import add_batch_flags, run_batch_command
+from healthgpt.cli.benching import add_bench_flags, run_bench
 from healthgpt.cli.evaluation import add_evaluate_flags, run_evaluate
 from healthgpt.cli.files import add_convert_flags, run_convert, run_doctor
 from healthgpt.cli.flags import add_model_flags
@@ -62,6 +63,8 @@ def build_parser() -> argparse.ArgumentParser:
         ("view", add_view_flags, run_view, "write a slice of a medical image, in its window, as a picture", ""),
         ("convert", add_convert_flags, run_convert, "make a model folder from released files",
          "With --model FOLDER, write its weights as released .bin."),
+        ("bench", add_bench_flags, run_bench, "measure how fast a model decodes, and how near to the floor",
+         "Every way to decode, in turns, beside the original's."),
     ):  # fmt: skip
         command = verbs.add_parser(verb, help=text, description=f"{text[0].upper()}{text[1:]}. {more}")
         command.set_defaults(run=run)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from healthgpt.engine.memory import free_bytes, refuse_too_much
+
 _GRAIN = 64  # tokens; capacities are multiples, so that few shapes exist
 
 
@@ -43,11 +45,15 @@ class KeyValueCache:
 
     Attributes:
         keys, values: a (B, H_kv, S, D) buffer per layer.
+
+    Raises:
+        MemoryError, torch.OutOfMemoryError: they do not fit into what is free; here and in `grow`.
     """
 
     def __init__(self, shape: CacheShape, sequences: int, tokens: int):
         self.shape = shape
         self.capacity = rounded_up(tokens)
+        self._refuse_too_much(sequences, self.capacity)
         size = (2, shape.num_layers, sequences, shape.num_heads, self.capacity, shape.head_width)
         # Zeros: what is masked out is multiplied by 0, which garbage that happens to be NaN would survive.
         self.keys, self.values = torch.zeros(size, dtype=shape.dtype, device=shape.device).unbind(0)
@@ -60,11 +66,25 @@ class KeyValueCache:
         if tokens <= self.capacity:
             return
         old, kept = (self.keys, self.values), self.capacity
-        self.capacity = rounded_up(max(tokens, 2 * kept))
+        free = free_bytes(self.shape.device)
+        wanted = max(tokens, 2 * kept)
+        if free is not None and self.shape.bytes_of(len(self), wanted) > free:
+            wanted = tokens
+        self._refuse_too_much(len(self), wanted)
+        self.capacity = rounded_up(wanted)
         size = (2, *old[0].shape[:3], self.capacity, self.shape.head_width)
         self.keys, self.values = torch.zeros(size, dtype=self.shape.dtype, device=self.shape.device).unbind(0)
         for new, before in zip((self.keys, self.values), old, strict=True):
             new[..., :kept, :] = before
+
+    def clear(self) -> None:
+        """Forgets everything, NaN included."""
+        self.keys.zero_()
+        self.values.zero_()
+
+    def _refuse_too_much(self, sequences: int, tokens: int) -> None:
+        what = f"the keys and values of {sequences} sequences of {rounded_up(tokens)} tokens"
+        refuse_too_much(self.shape.bytes_of(sequences, tokens), what, self.shape.device)
 
     def move(self, source: KeyValueCache, rows: Tensor, tokens: int) -> None:
         """Copies the first tokens of all sequences of another cache into rows of this one."""

@@ -1,6 +1,6 @@
 """The LLM of one task as the engine runs it: Phi-3's, Qwen2's or a Llama-like body, without its modules.
 
-Legend: B sequences, L new tokens of each, D width, H heads, H_kv key-value heads, W head width, S cache capacity.
+Legend: B sequences, L new tokens of each, D width, I width of an MLP, V vocabulary.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from healthgpt.engine.attention import Attention, Spots
 from healthgpt.engine.cache import CacheShape, KeyValueCache
 from healthgpt.engine.linear import FusedLinear, fuse
+from healthgpt.engine.triton_use import kernels_for
 from healthgpt.hlora import TaskLinear
 from healthgpt.model import HealthGPTForConditionalGeneration
 from healthgpt.tasks import Task
@@ -43,27 +45,12 @@ class Layer:
     down: FusedLinear
 
 
-@dataclass(frozen=True, kw_only=True)
-class Spots:
-    """Where L new tokens of each sequence stand.
-
-    Attributes:
-        positions: (B, L) from 0.
-        start: the first one where it is the same in all sequences, known to the host; else None.
-        live: tokens of the longest sequence, these included, known to the host.
-    """
-
-    positions: Tensor
-    start: int | None
-    live: int
-
-
 class Decoder:
     """The LLM of one task.
 
     Attributes:
         embeddings: (V, D); head: (V, D).
-        cache_shape: what one token takes.
+        cache_shape: what one token takes. attention: that of all layers.
     """
 
     def __init__(self, body: Any, layers: Sequence[Layer], embeddings: Tensor, head: Tensor):
@@ -72,16 +59,11 @@ class Decoder:
         self._layers = layers
         self._norm, self._epsilon = body.norm.weight, float(config.rms_norm_eps)
         self._activation: Callable[[Tensor], Tensor] = _activation_of(body.layers[0].mlp)
-        self._heads = int(config.num_attention_heads)
-        self._kv_heads = int(config.num_key_value_heads)
-        self._head_width = int(getattr(config, "head_dim", None) or config.hidden_size // self._heads)
-        self._window = _window_of(config)
-        self._rotary = body.rotary_emb
-        self._angles: tuple[Tensor, Tensor] | None = None
+        self.attention = Attention(config, body.rotary_emb, embeddings, _window_of(config))
         self.cache_shape = CacheShape(
             num_layers=len(layers),
-            num_heads=self._kv_heads,
-            head_width=self._head_width,
+            num_heads=self.attention.kv_heads,
+            head_width=self.attention.width,
             dtype=embeddings.dtype,
             device=embeddings.device,
         )
@@ -97,102 +79,47 @@ class Decoder:
     def read(self, x: Tensor, cache: KeyValueCache, spots: Spots) -> Tensor:
         """Embeddings of new tokens -> what the head takes, keys and values going into the cache: (B, L, D) -> same."""
         batch, length, width = x.shape
-        cos, sin = self._rotation(spots)
-        mask = self._mask(spots, x.dtype)
+        sight = self.attention.sight(spots)
         x = x.reshape(batch * length, width)
         for number, layer in enumerate(self._layers):
-            seen = self._attend(layer.queries(self._normed(x, layer.norm)), number, cache, spots, cos, sin, mask)
-            x = x + layer.out(seen)
-            gate, up = layer.gates(self._normed(x, layer.second_norm)).chunk(2, dim=-1)
-            x = x + layer.down(self._activation(gate) * up)
+            joined = layer.queries(self._normed(x, layer.norm))
+            x = x + layer.out(self.attention(joined, cache.keys[number], cache.values[number], sight))
+            x = x + layer.down(self._gated(layer.gates(self._normed(x, layer.second_norm))))
         return self._normed(x, self._norm).view(batch, length, width)
 
     def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
+        """RMSNorm; in 16 bits rounded before the weight is applied, as the library does."""
+        kernels = kernels_for(x)
+        if kernels:
+            return kernels.normed(x, weight, self._epsilon)
+        if x.dtype.itemsize < 4:
+            return weight * F.rms_norm(x.float(), (x.shape[-1],), None, self._epsilon).to(x.dtype)
         return F.rms_norm(x, (x.shape[-1],), weight, self._epsilon)
 
-    def _attend(
-        self,
-        joined: Tensor,
-        number: int,
-        cache: KeyValueCache,
-        spots: Spots,
-        cos: Tensor,
-        sin: Tensor,
-        mask: Tensor | None,
-    ) -> Tensor:
-        """(B·L, (H + 2 H_kv) W) queries, keys and values -> (B·L, H W)"""
-        batch, length = spots.positions.shape
-        heads = joined.view(batch, length, -1, self._head_width).transpose(1, 2)  # (B, H + 2 H_kv, L, W)
-        turned = _rotated(heads[:, : self._heads + self._kv_heads], cos, sin)
-        query, key = turned.split((self._heads, self._kv_heads), dim=1)
-        value = heads[:, self._heads + self._kv_heads :]
-        keys, values = cache.keys[number], cache.values[number]
-        if spots.start is not None:
-            here = slice(spots.start, spots.start + length)
-            keys[:batch, :, here], values[:batch, :, here] = key, value
-        else:
-            rows = torch.arange(batch, device=joined.device).unsqueeze(1)
-            keys[rows, :, spots.positions] = key.transpose(1, 2)
-            values[rows, :, spots.positions] = value.transpose(1, 2)
-        seen = F.scaled_dot_product_attention(
-            query,
-            keys[:batch, :, : spots.live],
-            values[:batch, :, : spots.live],
-            attn_mask=mask,
-            is_causal=mask is None and length > 1,
-            enable_gqa=self._heads != self._kv_heads,
-        )
-        return seen.transpose(1, 2).reshape(batch * length, -1)
-
-    def _rotation(self, spots: Spots) -> tuple[Tensor, Tensor]:
-        """cos and signed sin of the positions' angles, each (B or 1, 1, L, rotated width)."""
-        if self._angles is None or len(self._angles[0]) < spots.live:
-            self._angles = self._all_angles(max(256, 2 * spots.live))
-        if spots.start is not None:
-            here = slice(spots.start, spots.start + spots.positions.shape[1])
-            cos, sin = (angles[here][None, None] for angles in self._angles)
-        else:
-            cos, sin = (angles[spots.positions].unsqueeze(1) for angles in self._angles)
-        return cos, sin
-
-    def _all_angles(self, count: int) -> tuple[Tensor, Tensor]:
-        positions = torch.arange(count, device=self.embeddings.device).unsqueeze(0)
-        cos, sin = self._rotary(self.embeddings, positions)
-        half = sin.shape[-1] // 2
-        return cos[0], torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)
-
-    def _mask(self, spots: Spots, dtype: torch.dtype) -> Tensor | None:
-        """(B, 1, L, S) of what each new token sees; None where it is everything, or everything before it."""
-        length = spots.positions.shape[1]
-        inside = self._window is None or spots.live <= self._window
-        if inside and spots.start is not None and (length == 1 or spots.start == 0):
-            return None
-        slots = torch.arange(spots.live, device=spots.positions.device)
-        behind = spots.positions.unsqueeze(-1) - slots  # (B, L, S)
-        seen = behind >= 0
-        if self._window is not None and not inside:
-            seen &= behind < self._window
-        return seen.unsqueeze(1)
+    def _gated(self, joined: Tensor) -> Tensor:
+        """(B·L, 2 I) gate and what it lets through -> (B·L, I)"""
+        kernels = kernels_for(joined) if self._activation is F.silu else None
+        if kernels:
+            return kernels.gated(joined)
+        gate, up = joined.chunk(2, dim=-1)
+        return self._activation(gate) * up
 
 
-def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions on the first of the head's width, the rest as it is; `sin` has the half's sign in it."""
-    width = cos.shape[-1]
-    turning = x if width == x.shape[-1] else x[..., :width]
-    other = turning.unflatten(-1, (2, width // 2)).flip(-2).flatten(-2)
-    turned = torch.addcmul(turning * cos, other, sin)
-    return turned if width == x.shape[-1] else torch.cat([turned, x[..., width:]], dim=-1)
-
-
-def read_prompts(decoder: Decoder, prompts: Sequence[Tensor], room: int) -> tuple[KeyValueCache, Tensor]:
-    """Reads prompts (each (L, D)) into a cache with room for so many more tokens.
+def read_prompts(
+    decoder: Decoder, prompts: Sequence[Tensor], room: int = 0, cache: KeyValueCache | None = None
+) -> tuple[KeyValueCache, Tensor]:
+    """Reads prompts (each (L, D)) into a cache, by default a new one with room for so many more tokens.
 
     Returns:
         the cache, and what the head takes of each prompt's last token, (B, D).
+
+    Raises:
+        MemoryError, torch.OutOfMemoryError: the cache does not fit.
     """
     lengths = [len(prompt) for prompt in prompts]
     longest = max(lengths)
-    cache = KeyValueCache(decoder.cache_shape, len(prompts), longest + room)
+    if cache is None:
+        cache = KeyValueCache(decoder.cache_shape, len(prompts), longest + room)
     x = torch.nn.utils.rnn.pad_sequence(list(prompts), batch_first=True)
     positions = torch.arange(longest, device=x.device).expand(len(prompts), -1)
     hidden = decoder.read(x, cache, Spots(positions=positions, start=0, live=longest))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from healthgpt.engine.choosing import Chooser, refuse_nan
 from healthgpt.engine.decoder import Decoder, Spots, read_prompts
+from healthgpt.engine.stepping import Steppers
 from healthgpt.vocabulary import ImageVocabulary
 
 Watch = Callable[[Tensor], None]
@@ -24,16 +25,21 @@ def draw_codes(
     vocabulary: ImageVocabulary,
     num_codes: int,
     watch: Watch | None = None,
+    steppers: Steppers | None = None,
 ) -> list[list[int]]:
     """The ids of each prompt's codes.
 
     Args:
         prompts: (L, D) embeddings of each.
         watch: is told of every code, (B,) indices, as soon as it is chosen.
+        steppers: for plain greedy drawing without a look from the host; None draws step by step.
 
     Raises:
         FloatingPointError: logits that are no numbers.
+        MemoryError, torch.OutOfMemoryError: keys and values that do not fit.
     """
+    if steppers and chooser.plain:
+        return _draw_by_steps(decoder, steppers, prompts, vocabulary, num_codes, watch)
     lengths = [len(prompt) for prompt in prompts]
     cache, hidden = read_prompts(decoder, prompts, num_codes)
     start, longest, first = torch.tensor(lengths, device=hidden.device), max(lengths), vocabulary.first_code_id
@@ -60,3 +66,25 @@ def draw_codes(
             hidden = decoder.read(decoder.embed(ids[:, step : step + 1]), cache, spots)[:, 0]
     refuse_nan(largest, 0)
     return ids.tolist()
+
+
+def _draw_by_steps(
+    decoder: Decoder,
+    steppers: Steppers,
+    prompts: Sequence[Tensor],
+    vocabulary: ImageVocabulary,
+    num_codes: int,
+    watch: Watch | None,
+) -> list[list[int]]:
+    rows = slice(vocabulary.first_code_id, vocabulary.end_id)
+    longest = max(len(prompt) for prompt in prompts)
+    stepper = steppers.take(decoder, rows, len(prompts), longest + num_codes, num_codes)
+    stepper.begin(prompts)
+    while True:
+        if watch:
+            watch(stepper.ids[:, stepper.known - 1] - vocabulary.first_code_id)
+        if stepper.known == num_codes:
+            break
+        stepper.step()
+    refuse_nan(stepper.largest[:, :num_codes], 0)
+    return stepper.ids[:, :num_codes].tolist()

@@ -11,8 +11,10 @@ from torch import Tensor
 from healthgpt.decoding import Decoding, FirstTokenConfidence
 from healthgpt.engine.answering import Answering, Text
 from healthgpt.engine.choosing import Chooser
+from healthgpt.engine.cohorts import answer_together
 from healthgpt.engine.decoder import Decoder, UnsupportedError, decoders_of
 from healthgpt.engine.drawing import draw_codes
+from healthgpt.engine.graphs import steppers_for
 from healthgpt.engine.speculation import Guesser, draw_codes_ahead
 from healthgpt.generation import Generator
 from healthgpt.model import HealthGPTForConditionalGeneration
@@ -34,6 +36,7 @@ class Engine:
         self.oracle = Generator(network, processor)
         self._network, self._processor = network, processor
         self._decoders: dict[Task, Decoder] | None = None
+        self._steppers = steppers_for(network.get_input_embeddings().weight.device)
         try:
             with torch.inference_mode():
                 self._decoders = decoders_of(network)
@@ -63,8 +66,10 @@ class Engine:
 
         Raises:
             FloatingPointError: logits that are no numbers.
+            MemoryError, torch.OutOfMemoryError: keys and values that do not fit; the text has the numbers.
         """
         if self._decoders is None or settings.num_beams > 1:
+            self._let_go()
             return self.oracle.generate(prompts, settings, max(limits), confidence=confidence, watch=watch)
         with self.oracle.lock, torch.inference_mode():
             decoder = self._decoders[prompts[0].task]
@@ -73,14 +78,21 @@ class Engine:
                 Text(prompt=embedded, most=limit, watch=watch)
                 for embedded, limit in zip(self._embedded(prompts), limits, strict=True)
             ]
-            answering = Answering(decoder, chooser, self.stop_ids, places=len(texts))
-            for text in texts:
-                answering.add(text)
-            for _ in answering.run():
-                pass
+            if self._steppers and chooser.plain:
+                answer_together(decoder, self._steppers, texts, frozenset(self.stop_ids))
+            else:
+                self._answer_by_turns(decoder, chooser, texts)
             if confidence is not None:
                 confidence(torch.empty(0), torch.stack([text.first_logits for text in texts]))
         return [text.tokens for text in texts]
+
+    def _answer_by_turns(self, decoder: Decoder, chooser: Chooser, texts: Sequence[Text]) -> None:
+        self._let_go()
+        answering = Answering(decoder, chooser, self.stop_ids, places=len(texts))
+        for text in texts:
+            answering.add(text)
+        for _ in answering.run():
+            pass
 
     def draw(
         self,
@@ -100,18 +112,28 @@ class Engine:
 
         Raises:
             FloatingPointError: logits that are no numbers.
+            MemoryError, torch.OutOfMemoryError: keys and values that do not fit; the text has the numbers.
         """
         if self._decoders is None or settings.num_beams > 1:
+            self._let_go()
             return self.oracle.generate(prompts, settings, num_codes, codes_of=vocabulary)
         with self.oracle.lock, torch.inference_mode():
             decoder = self._decoders[prompts[0].task]
             chooser = self._chooser(settings, vocabulary)
-            if given and chooser.plain:
+            if given and chooser.plain and not self._steppers:  # steps that are captured need no guesses to be fast
                 grid = given()
                 guesser = Guesser(grid.flatten().tolist(), columns=grid.shape[1])
                 prompt = self._embedded(prompts)[0]
                 return [draw_codes_ahead(decoder, prompt, vocabulary, num_codes, guesser, watch)[0]]
-            return draw_codes(decoder, chooser, self._embedded(prompts), vocabulary, num_codes, watch)
+            if not chooser.plain:
+                self._let_go()
+            embedded = self._embedded(prompts)
+            return draw_codes(decoder, chooser, embedded, vocabulary, num_codes, watch, self._steppers)
+
+    def _let_go(self) -> None:
+        """Of the memory that greedy steps keep between requests, as what comes now has no use for it."""
+        if self._steppers:
+            self._steppers.clear()
 
     def _chooser(self, settings: Decoding, codes_of: ImageVocabulary | None = None) -> Chooser:
         penalty = settings.repetition_penalty or self.oracle.repetition_penalty

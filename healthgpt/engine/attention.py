@@ -1,0 +1,152 @@
+"""Attention of new tokens to all before them: their positions, their keys and values in the cache, what they see.
+
+Legend: B sequences, L new tokens of each, H heads, H_kv key-value heads, W head width, S cache capacity.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from healthgpt.engine.triton_use import kernels_for
+
+_MOST_ROWS = 128  # new tokens times query heads of a key-value head that one program of the kernel takes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spots:
+    """Where L new tokens of each sequence stand.
+
+    Attributes:
+        positions: (B, L) from 0.
+        start: the first one where it is the same in all sequences, known to the host; else None.
+        live: no sequence is longer, these tokens included; known to the host.
+    """
+
+    positions: Tensor
+    start: int | None
+    live: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sight:
+    """What all layers of one pass have in common.
+
+    Attributes:
+        kernels: ours, where they run; `few`: the tokens are few enough for their attention.
+        cos, sin: of the angles, `sin` with the half's sign in it: of all positions (S, rotated width) with kernels,
+            else of the tokens' (B or 1, 1, L, rotated width).
+        mask: (B, 1, L, S) of what each token sees; None where it is everything, or everything before it.
+    """
+
+    spots: Spots
+    kernels: ModuleType | None
+    few: bool
+    cos: Tensor
+    sin: Tensor
+    mask: Tensor | None
+
+
+class Attention:
+    """That of every layer of an LLM, but for the products before and after it.
+
+    Args:
+        rotary: the LLM's position encoding, (x, positions) -> cos and sin.
+        like: any tensor on the LLM's device in its dtype.
+    """
+
+    def __init__(self, config: Any, rotary: Any, like: Tensor, window: int | None):
+        self.heads, self.kv_heads = int(config.num_attention_heads), int(config.num_key_value_heads)
+        self.width = int(getattr(config, "head_dim", None) or config.hidden_size // self.heads)
+        self.window = window
+        self._rotary, self._like = rotary, like
+        self._angles: tuple[Tensor, Tensor] | None = None
+
+    def sight(self, spots: Spots) -> Sight:
+        """What the layers of a pass need to know."""
+        kernels = kernels_for(self._like)
+        few = kernels is not None and spots.positions.shape[1] * (self.heads // self.kv_heads) <= _MOST_ROWS
+        cos, sin = self.angles(spots.live)
+        if kernels is None and spots.start is not None:
+            here = slice(spots.start, spots.start + spots.positions.shape[1])
+            cos, sin = (angles[here][None, None] for angles in (cos, sin))
+        elif kernels is None:
+            cos, sin = (angles[spots.positions].unsqueeze(1) for angles in (cos, sin))
+        mask = None if few else self._mask(spots)
+        return Sight(spots=spots, kernels=kernels, few=few, cos=cos, sin=sin, mask=mask)
+
+    def __call__(self, joined: Tensor, keys: Tensor, values: Tensor, sight: Sight) -> Tensor:
+        """(B·L, (H + 2 H_kv) W) queries, keys and values -> (B·L, H W); the cache's buffers are (B, H_kv, S, W)."""
+        spots = sight.spots
+        batch, length = spots.positions.shape
+        if sight.kernels:
+            positions = (sight.cos, sight.sin, spots.positions)
+            query = sight.kernels.turn_and_keep(joined, *positions, keys, values, self.heads)
+            if sight.few:
+                seen = sight.kernels.attend(query, keys, values, spots.positions, spots.live, self.window)
+                return seen.view(batch * length, -1)
+            query = query.transpose(1, 2)
+        else:
+            query = self._turn_and_keep(joined, keys, values, sight)
+        seen = F.scaled_dot_product_attention(
+            query,
+            keys[:batch, :, : spots.live],
+            values[:batch, :, : spots.live],
+            attn_mask=sight.mask,
+            is_causal=sight.mask is None and length > 1,
+            enable_gqa=self.heads != self.kv_heads,
+        )
+        return seen.transpose(1, 2).reshape(batch * length, -1)
+
+    def _turn_and_keep(self, joined: Tensor, keys: Tensor, values: Tensor, sight: Sight) -> Tensor:
+        """Keys and values go into the cache; returns the queries, (B, H, L, W)."""
+        spots = sight.spots
+        batch, length = spots.positions.shape
+        heads = joined.view(batch, length, -1, self.width).transpose(1, 2)  # (B, H + 2 H_kv, L, W)
+        turned = _rotated(heads[:, : self.heads + self.kv_heads], sight.cos, sight.sin)
+        query, key = turned.split((self.heads, self.kv_heads), dim=1)
+        value = heads[:, self.heads + self.kv_heads :]
+        if spots.start is not None:
+            here = slice(spots.start, spots.start + length)
+            keys[:batch, :, here], values[:batch, :, here] = key, value
+        else:
+            rows = torch.arange(batch, device=joined.device).unsqueeze(1)
+            keys[rows, :, spots.positions] = key.transpose(1, 2)
+            values[rows, :, spots.positions] = value.transpose(1, 2)
+        return query
+
+    def angles(self, count: int) -> tuple[Tensor, Tensor]:
+        """cos and signed sin of at least so many positions, (S, rotated width); the same tensors while they last."""
+        if self._angles is None or len(self._angles[0]) < count:
+            positions = torch.arange(max(256, 2 * count), device=self._like.device).unsqueeze(0)
+            cos, sin = self._rotary(self._like, positions)
+            half = sin.shape[-1] // 2
+            self._angles = cos[0].contiguous(), torch.cat([-sin[0, :, :half], sin[0, :, half:]], dim=-1)
+        return self._angles
+
+    def _mask(self, spots: Spots) -> Tensor | None:
+        length = spots.positions.shape[1]
+        inside = self.window is None or spots.live <= self.window
+        if inside and spots.start is not None and (length == 1 or spots.start == 0):
+            return None
+        slots = torch.arange(spots.live, device=spots.positions.device)
+        behind = spots.positions.unsqueeze(-1) - slots  # (B, L, S)
+        seen = behind >= 0
+        if self.window is not None and not inside:
+            seen &= behind < self.window
+        return seen.unsqueeze(1)
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions on the first of the head's width, the rest as it is; `sin` has the half's sign in it."""
+    width = cos.shape[-1]
+    turning = x if width == x.shape[-1] else x[..., :width]
+    other = turning.unflatten(-1, (2, width // 2)).flip(-2).flatten(-2)
+    # In 16 bits the library rounds both terms before it adds them.
+    turned = turning * cos + other * sin if x.dtype.itemsize < 4 else torch.addcmul(turning * cos, other, sin)
+    return turned if width == x.shape[-1] else torch.cat([turned, x[..., width:]], dim=-1)
