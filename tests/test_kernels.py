@@ -1,5 +1,6 @@
 """Every Triton kernel against float64: in Triton's interpreter without a GPU (in a process of its own), else on it."""
 
+import functools
 import os
 import subprocess
 import sys
@@ -25,6 +26,56 @@ def test_in_the_interpreter():
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", __file__]
     done = subprocess.run(command, env={**os.environ, "TRITON_INTERPRET": "1"}, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
+def test_every_kernel_compiles_for_a_gpu(tmp_path, monkeypatch):
+    """In bfloat16 for Hopper, which needs no GPU: what the interpreter lets pass, the compiler may not."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    from healthgpt.engine.kernels import attention, rotary, routed, rows
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    tile = {"ROUTED": True, "SCALED": True, "EXPERTS": 4}
+    part = {"GROUP": 4, "SPLITS": 4, "WINDOWED": True, "ROWS": 16, "WIDTH": 128, "SLOTS": 64}
+    kernels = [
+        (routed._add_routed, {**tile, "ROWS": 1, "COLUMNS": 32, "RANKS": 256}),
+        (routed._add_routed, {**tile, "ROWS": 16, "COLUMNS": 64, "RANKS": 64}),
+        (rows._normed, {"WIDTH": 4096}),
+        (rows._gated, {"WIDTH": 1024}),
+        (rotary._turn_and_keep, {"WIDTH": 128}),
+        (attention._attend_part, {**part, "LENGTH": 1}),
+        (attention._combine, {"SPLITS": 4, "WIDTH": 128}),
+    ]
+    types = {"positions": "*i64", "partial": "*fp32", "weights": "*fp32", "scale": "fp32", "epsilon": "fp32"}
+    tensors = ("out", "x", "low", "gates", "up", "weight", "joined", "queries", "cos", "sin", "keys", "values")
+    types |= dict.fromkeys(tensors, "*bf16")
+    for kernel, constants in kernels:
+        signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
+        source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+        assert compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter needs no GPU")
+def test_a_gpu_without_kernels_is_told_of_once(monkeypatch, caplog):
+    from healthgpt.engine import triton_use
+
+    monkeypatch.setattr(triton_use, "_kernels_of", functools.cache(triton_use._kernels_of.__wrapped__))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old GPU")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
+    assert triton_use.kernels_for(torch.zeros(1)) is None
+    assert not caplog.records
+    for _ in range(2):
+        assert triton_use._kernels_of(0, torch.bfloat16) is None
+    assert triton_use._kernels_of(0, torch.float16) is not None
+    monkeypatch.setattr(triton_use.importlib.util, "find_spec", lambda name: None)
+    assert triton_use._kernels_of(1, torch.float16) is None
+    assert [record.message.split(",")[0] for record in caplog.records] == [
+        "Old GPU has no bfloat16 of its own",
+        "Old GPU: Triton is not installed",
+    ]
 
 
 def randn(*size: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> torch.Tensor:
