@@ -30,6 +30,7 @@ def figures(row: Row, base: Row | None, subject: Subject, ceilings: Ceilings) ->
         "tokens": row.tokens,
         "failure": row.failure,
         "rounds": len(row.whole),
+        "first_time_seconds": row.start,
         "prefill_ms": None,
         "step_ms": None,
         "seconds_per_image": None,

@@ -39,7 +39,7 @@ class Row:
 
     Attributes:
         tokens: decoded per prompt. context: mean length of the prompts.
-        first, whole: seconds for one token and for all, per round.
+        first, whole: seconds for one token and for all, per round. start: for all, the very first time.
         peak_bytes: of the device's memory, all that it holds included; None on a CPU.
         launches: kernels of a GPU, or calls of PyTorch's operators on a CPU, per token.
         failure: why it has no figures.
@@ -52,6 +52,7 @@ class Row:
     context: float
     first: list[float] = field(default_factory=list)
     whole: list[float] = field(default_factory=list)
+    start: float | None = None
     peak_bytes: int | None = None
     launches: float | None = None
     agreement: Agreement | None = None
@@ -101,11 +102,14 @@ class Measurement:
         self._tell(self._done, self._turns, "done")
 
     def _attempt(self, step: Callable[[Row], None], row: Row) -> None:
+        if not row.way.keeps:
+            self._subject.release()
         try:
             step(row)
         except (RuntimeError, MemoryError, ValueError) as error:
             if out_of_memory(error):
-                row.failure = "out of memory"
+                said = one_line(error)
+                row.failure = said if said.startswith("out of memory") else "out of memory"  # the engine's has numbers
             elif isinstance(error, ValueError) or row.way.name == COMPILED:
                 row.failure = one_line(error)[:_LONGEST]  # refused, or a compiler that cannot
             else:
@@ -119,6 +123,7 @@ class Measurement:
     def _warm_up(self, row: Row) -> None:
         """One run that is not timed: its tokens, its memory, its kernels."""
         on_gpu = self._subject.device.type == "cuda"
+        self._subject.release()
         if on_gpu:
             torch.cuda.reset_peak_memory_stats(self._subject.device)
         row.agreement = self._compare(row)
@@ -138,14 +143,20 @@ class Measurement:
         where = row.task, row.batch
         if row.way.name == ORIGINAL:
             margins = Margins(torch.finfo(self._subject.dtype).eps)
+            start = time.perf_counter()
             tokens = Original(self._subject, row.task).decode(row.prompts, row.tokens, margins)
+            row.start = time.perf_counter() - start
             self._expected[where] = tokens, margins
             return agreement(tokens, tokens, margins)
+        start = time.perf_counter()
         found = row.way.decode(row.prompts, row.tokens)
+        row.start = time.perf_counter() - start
         return agreement(found, *self._expected[where]) if where in self._expected else None
 
     def _time(self, row: Row) -> None:
-        first, whole = (self._seconds(row, tokens) for tokens in (1, row.tokens))
+        if row.way.keeps:
+            row.way.decode(row.prompts, row.tokens)  # other rows came between
+        whole, first = (self._seconds(row, tokens) for tokens in (row.tokens, 1))
         row.first.append(first)
         row.whole.append(whole)
 

@@ -17,7 +17,7 @@ from healthgpt.bench.figures import KINDS, figures
 from healthgpt.bench.measuring import Measurement, Row, Tell
 from healthgpt.bench.subject import Subject
 from healthgpt.bench.tables import markdown
-from healthgpt.bench.ways import AHEAD, COMPILED, ORIGINAL, Way, ways_of, why_not_compiled
+from healthgpt.bench.ways import AHEAD, COMPILED, ORIGINAL, Way, ways_of, why_not_ahead, why_not_compiled
 from healthgpt.files import write_atomically
 from healthgpt.provenance import commit, version_of
 from healthgpt.tasks import Task
@@ -68,8 +68,8 @@ def bench(subject: Subject, settings: BenchSettings, tell: Tell = lambda done, t
     ways: dict[Task, list[Way]] = {}
     for task in tokens:
         ways[task] = ways_of(subject, task, compiled=compiled)
-    if Task.GENERATION in tokens and all(way.name != AHEAD for way in ways[Task.GENERATION]):
-        left_out.append(f"{AHEAD}, as random weights draw no image that could be guessed")
+    if Task.GENERATION in tokens and (reason := why_not_ahead(subject)):
+        left_out.append(f"{AHEAD}, as {reason}")
     measurement = Measurement(subject, ways, tokens, batches, tell)
     _check_context(subject, measurement.rows)
     ceilings = measure_ceilings(subject.device, subject.dtype)

@@ -120,6 +120,15 @@ class Subject:
             for place in range(count)
         ]
 
+    @property
+    def captures(self) -> bool:
+        """Whether the engine captures its steps, and keeps them and their memory between requests (`engine.graphs`)."""
+        return self.device.type == "cuda"
+
+    def release(self) -> None:
+        """Makes the engine let go of the memory that it keeps between requests."""
+        self.engine._let_go()
+
     def rank(self, task: Task) -> int:
         """Merged rank of a task's adapter."""
         return max((int(layer.r[task]) for layer in self._adapted() if task in layer.r), default=0)

@@ -36,11 +36,13 @@ class Way:
     Attributes:
         decode: prompts and a number of tokens -> the ids of so many tokens for each.
         alone: it takes a single prompt only.
+        keeps: what it captures serves the next request of its kind, unless others come between.
     """
 
     name: str
     decode: Decode
     alone: bool = False
+    keeps: bool = False
 
 
 def ways_of(subject: Subject, task: Task, *, compiled: bool) -> list[Way]:
@@ -63,10 +65,17 @@ def ways_of(subject: Subject, task: Task, *, compiled: bool) -> list[Way]:
     ways = [Way(name=ORIGINAL, decode=Original(subject, task).decode), Way(name=GENERATE, decode=generate)]
     if compiled:
         ways.append(Way(name=COMPILED, decode=_compiled(subject, task, vocabulary)))
-    ways.append(Way(name=ENGINE, decode=decode))
-    if vocabulary is not None and subject.given is not None:
+    ways.append(Way(name=ENGINE, decode=decode, keeps=subject.captures))
+    if vocabulary is not None and why_not_ahead(subject) is None:
         ways.append(Way(name=AHEAD, decode=_ahead(subject, vocabulary), alone=True))
     return ways
+
+
+def why_not_ahead(subject: Subject) -> str | None:
+    """Why the engine does not guess; None where it does."""
+    if subject.captures:
+        return "steps that are captured need no guesses"
+    return "random weights draw no image that could be guessed" if subject.given is None else None
 
 
 def _ahead(subject: Subject, vocabulary: ImageVocabulary) -> Decode:
