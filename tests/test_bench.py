@@ -59,6 +59,7 @@ def test_floors_by_hand():
     assert prompts.flops == 3 * (2 * 112 * 10 + 2 * 100 * 2 + 2 * 14)
     assert step.seconds(Ceilings(bandwidth=1, peak=1e9)) == step.bytes
     assert step.seconds(Ceilings(bandwidth=1e9, peak=1)) == step.flops
+    assert Ceilings(bandwidth=1, peak=4).or_higher(Ceilings(bandwidth=3, peak=2)) == Ceilings(bandwidth=3, peak=4)
 
 
 # Weights (10⁹), H of rank 64 and 256 (10⁶), cache of a token (KiB), steps (rank, batch, context -> GB, ms), prompts of

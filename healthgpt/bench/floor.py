@@ -32,6 +32,10 @@ class Ceilings:
     bandwidth: float
     peak: float
 
+    def or_higher(self, other: Ceilings) -> Ceilings:
+        """The higher one of each."""
+        return Ceilings(bandwidth=max(self.bandwidth, other.bandwidth), peak=max(self.peak, other.peak))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Work:

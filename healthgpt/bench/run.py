@@ -76,6 +76,7 @@ def bench(subject: Subject, settings: BenchSettings, tell: Tell = lambda done, t
     interrupted = False
     try:
         measurement.run(settings.rounds)
+        ceilings = ceilings.or_higher(measure_ceilings(subject.device, subject.dtype))  # others may use the machine
     except KeyboardInterrupt:
         interrupted = True
     bases = {row.task: row for row in measurement.rows if row.way.name == ORIGINAL and row.batch == 1}

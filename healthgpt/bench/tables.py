@@ -32,7 +32,7 @@ def markdown(report: Mapping[str, Any]) -> str:
         f"# {subject['name']} on {report['machine']['device']}, {subject['dtype']}",
         "",
         f"Loaded in {subject['load_seconds']:.1f} s; rank {_ranks(subject['ranks'])}; "
-        f"medians of {report['rounds']} rounds in turns.",
+        f"medians of rounds in turns ({report['rounds']}).",
     ]
     lines += [f"Left out: {note}." for note in report["left_out"]]
     for kind in dict.fromkeys(row["task"] for row in report["rows"]):
