@@ -294,7 +294,10 @@ def test_fused_layers_are_the_layers(adapter, into_one, alpha):
             torch.testing.assert_close(torch.cat([layer(x) for layer in layers], dim=-1), expected[task])
     if into_one:  # and there is one copy of W
         storages = {layer.base_layer.weight.untyped_storage().data_ptr() for layer in layers}
-        assert storages == {fused[task].weight.untyped_storage().data_ptr() for task in tasks}
+        assert storages == {fused[task].weights[0].untyped_storage().data_ptr() for task in tasks}
+    else:  # and each W is where it was, as it may be mapped from a file
+        own = [layer.base_layer.weight.data_ptr() for layer in layers]
+        assert all([weight.data_ptr() for weight in fused[task].weights] == own for task in tasks)
 
 
 def test_the_routed_term_in_double_precision():

@@ -65,7 +65,7 @@ OWNERS = {
     "radgraph": {"healthgpt.evaluation.clinical"},
     "lmms_eval": {"healthgpt.evaluation.adapters.lmms_eval"},
     "vlmeval": {"healthgpt.evaluation.adapters.vlmeval"},
-    "filelock": {"healthgpt.training.publish", "healthgpt.batch.answer_file", "healthgpt.evaluation.verdicts"},
+    "filelock": {"healthgpt.training.publish", "healthgpt.batch.journal"},
     "safetensors": {
         "healthgpt.checkpoints",
         "healthgpt.checking",

@@ -9,25 +9,19 @@ that a file does not tell how often its run was interrupted.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, BinaryIO
 
 import numpy as np
-from filelock import FileLock, Timeout
 
+from healthgpt.batch.journal import HEADER, Journal, difference, hash_of, line_of
 from healthgpt.batch.questions import Question, Questions
 from healthgpt.data.compact import key_of
-from healthgpt.files import writable_target, write_atomically
-
-HEADER = "header"
-_BEGINNING = b'{"header": {'  # of every file of ours
-_AT_ONCE = 2**20  # bytes copied at a time
+from healthgpt.files import write_atomically
 
 
 def bytes_of(text: str | int) -> bytes:
@@ -70,13 +64,12 @@ class QuestionIndex:
         return np.where(self._sorted[spots] == keys, self._order[spots], -1)
 
 
-class AnswerFile:
+class AnswerFile(Journal):
     """Answers to an index of questions, in a file that this object alone may write to while it is open.
 
     Attributes:
         done: for each question, whether it has an answer.
         failed: for each question, whether what it has is a failure.
-        repaired: bytes of a torn line that were cut off.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any], index: QuestionIndex, *, allow_mixed: bool = False):
@@ -89,21 +82,14 @@ class AnswerFile:
         Raises:
             ValueError: the file is in use, is no such file, holds other questions' answers or another run's.
         """
-        self.path = writable_target(path)
         self.header = {**header, "hash": hash_of(header)}
         self._index = index
         self._offsets = np.full(len(index), -1, np.int64)
         self.failed = np.zeros(len(index), bool)
         self._headers: list[bytes] = []
         self._num_lines = 0
-        self.repaired = 0
-        self._lock = FileLock(path.with_name(f".{path.name}.lock"))
+        super().__init__(path, what="answers of a run", who="run", safe="what was answered before")
         try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(f"{path}: another run is writing to it") from None
-        try:
-            self._file = path.open("a+b", buffering=0)
             self._resume(allow_mixed)
         except BaseException:
             self.close()
@@ -112,22 +98,6 @@ class AnswerFile:
     @property
     def done(self) -> np.ndarray:
         return self._offsets >= 0
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Lets go of the file."""
-        if not self._lock.is_locked:
-            return
-        if file := getattr(self, "_file", None):
-            file.close()
-        with contextlib.suppress(OSError):  # Windows does not delete what is open
-            Path(self._lock.lock_file).unlink(missing_ok=True)
-        self._lock.release()
 
     def answer(self, question: Question, text: str, **more: Any) -> dict[str, Any]:
         """The record of an answer; `metadata` is added to, other keywords come before it."""
@@ -149,8 +119,8 @@ class AnswerFile:
         Raises:
             OSError: the disk is full; none of these answers is in the file then.
         """
-        lines = [_line(answer) for _, answer in answers]
-        offset = self._append(b"".join(lines))
+        lines = [line_of(answer) for _, answer in answers]
+        offset = self.append(b"".join(lines))
         for (place, answer), line in zip(answers, lines, strict=True):
             self._offsets[place], self.failed[place] = offset, "error" in answer
             offset += len(line)
@@ -183,23 +153,8 @@ class AnswerFile:
                 file.seek(offset)
                 ordered.write(file.readline())
 
-    def _append(self, data: bytes) -> int:
-        """Adds bytes, all of them or none, and returns where they begin."""
-        start = self._file.seek(0, os.SEEK_END)
-        rest = memoryview(data)
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            self._file.truncate(start)
-            raise OSError(error.errno, f"{error.strerror}; what was answered before is safe", str(self.path)) from None
-        return start
-
     def _resume(self, allow_mixed: bool) -> None:
-        """Reads what is there, cuts off a torn line, and writes the header where it is missing."""
-        self._refuse_other_files()
-        self._cut_torn_line()
+        """Reads what is there, and writes the header where it is missing."""
         keys, prompts, offsets, failed = array("Q"), array("Q"), array("q"), array("b")
         repeated = 0
         for number, offset, value, line in self._lines():
@@ -222,27 +177,6 @@ class AnswerFile:
         # Of several lines about one question the last one holds; numpy takes the last of repeated places.
         self._offsets[places], self.failed[places] = np.frombuffer(offsets, np.int64), np.frombuffer(failed, np.int8)
 
-    def _refuse_other_files(self) -> None:
-        """Before anything is cut off, as it may be a file of something else, named by mistake."""
-        self._file.seek(0)
-        if not _BEGINNING.startswith(self._file.read(len(_BEGINNING))):
-            raise ValueError(f"{self.path}: does not begin with a header, so it is no file of answers of a run")
-
-    def _cut_torn_line(self) -> None:
-        size = self._file.seek(0, os.SEEK_END)
-        end = size
-        while end:
-            start = max(end - _AT_ONCE, 0)
-            self._file.seek(start)
-            found = self._file.read(end - start).rfind(b"\n")
-            if found >= 0:
-                end = start + found + 1
-                break
-            end = start
-        self.repaired = size - end
-        if self.repaired:
-            self._file.truncate(end)
-
     def _lines(self) -> Iterator[tuple[int, int, dict[str, Any], bytes]]:
         offset = 0
         with self.path.open("rb") as file:
@@ -262,11 +196,11 @@ class AnswerFile:
             return
         if found and not allow_mixed:
             raise ValueError(
-                f"{self.path}: its answers came about with {_difference(found[-1], self.header)}; "
+                f"{self.path}: its answers came about with {difference(found[-1], self.header)}; "
                 "name another file, or allow it by --allow_mixed"
             )
-        line = _line({HEADER: self.header})
-        self._append(line)
+        line = line_of({HEADER: self.header})
+        self.append(line)
         self._headers.append(line)
 
     def _refuse_strangers(self, places: np.ndarray, prompts: np.ndarray, offsets: np.ndarray) -> None:
@@ -289,19 +223,3 @@ class AnswerFile:
         with self.path.open("rb") as file:
             file.seek(offset)
             return json.loads(file.readline())
-
-
-def hash_of(values: Mapping[str, Any]) -> str:
-    """A hash of everything that answers depend on; of a header, what is listed under `"noted"` is left out."""
-    kept = {key: value for key, value in values.items() if key not in ("noted", "hash")}
-    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()
-
-
-def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    names = sorted({*found, *wanted} - {"hash", "noted"})
-    key = next((name for name in names if found.get(name) != wanted.get(name)), "hash")
-    return f"{key} {found.get(key)!r:.120}, not {wanted.get(key)!r:.120}"
-
-
-def _line(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"

@@ -127,7 +127,7 @@ class Subject:
 
     def release(self) -> None:
         """Makes the engine let go of the memory that it keeps between requests."""
-        self.engine._let_go()
+        self.engine.release()
 
     def rank(self, task: Task) -> int:
         """Merged rank of a task's adapter."""

@@ -69,7 +69,8 @@ class Engine:
             MemoryError, torch.OutOfMemoryError: keys and values that do not fit; the text has the numbers.
         """
         if self._decoders is None or settings.num_beams > 1:
-            self._let_go()
+            with self.oracle.lock:  # another thread may be at steps that are kept
+                self.release()
             return self.oracle.generate(prompts, settings, max(limits), confidence=confidence, watch=watch)
         with self.oracle.lock, torch.inference_mode():
             decoder = self._decoders[prompts[0].task]
@@ -87,7 +88,7 @@ class Engine:
         return [text.tokens for text in texts]
 
     def _answer_by_turns(self, decoder: Decoder, chooser: Chooser, texts: Sequence[Text]) -> None:
-        self._let_go()
+        self.release()
         answering = Answering(decoder, chooser, self.stop_ids, places=len(texts))
         for text in texts:
             answering.add(text)
@@ -115,7 +116,8 @@ class Engine:
             MemoryError, torch.OutOfMemoryError: keys and values that do not fit; the text has the numbers.
         """
         if self._decoders is None or settings.num_beams > 1:
-            self._let_go()
+            with self.oracle.lock:  # another thread may be at steps that are kept
+                self.release()
             return self.oracle.generate(prompts, settings, num_codes, codes_of=vocabulary)
         with self.oracle.lock, torch.inference_mode():
             decoder = self._decoders[prompts[0].task]
@@ -126,12 +128,12 @@ class Engine:
                 prompt = self._embedded(prompts)[0]
                 return [draw_codes_ahead(decoder, prompt, vocabulary, num_codes, guesser, watch)[0]]
             if not chooser.plain:
-                self._let_go()
+                self.release()
             embedded = self._embedded(prompts)
             return draw_codes(decoder, chooser, embedded, vocabulary, num_codes, watch, self._steppers)
 
-    def _let_go(self) -> None:
-        """Of the memory that greedy steps keep between requests, as what comes now has no use for it."""
+    def release(self) -> None:
+        """Lets go of the memory that greedy steps keep between requests."""
         if self._steppers:
             self._steppers.clear()
 

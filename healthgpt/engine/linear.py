@@ -76,25 +76,29 @@ class FusedLinear:
     """Layers with a common input, for one task: (N, D_in) -> (N, sum of D_out).
 
     Attributes:
-        weight: (rows, D_in): W and what stands beside it, or only W.
+        weights: (rows, D_in): one matrix of W and what stands beside it, or each layer's own W, where it is.
         beside: (rows, D_in): A and routers where they are a product of their own.
     """
 
     def __init__(
-        self, weight: Tensor, beside: Tensor | None, bias: Tensor | None, own: slice, places: Sequence[_Place]
+        self,
+        weights: Sequence[Tensor],
+        beside: Tensor | None,
+        bias: Tensor | None,
+        own: slice,
+        places: Sequence[_Place],
     ):
-        self.weight, self.beside, self.bias = weight, beside, bias
+        self.weights, self.beside, self.bias = weights, beside, bias
         self._own, self._places = own, places
         self.width = own.stop - own.start
 
     def __call__(self, x: Tensor) -> Tensor:
-        if self.beside is None:
-            found = F.linear(x, self.weight)
-            out, low = found[:, self._own], found
-            if self.bias is not None:
-                out = out + self.bias
-        else:
-            out, low = F.linear(x, self.weight, self.bias), F.linear(x, self.beside)
+        products = [F.linear(x, weight) for weight in self.weights]
+        found = products[0] if len(products) == 1 else torch.cat(products, dim=-1)
+        low = found if self.beside is None else F.linear(x, self.beside)
+        out = found[:, self._own]
+        if self.bias is not None:
+            out = out + self.bias
         for place in self._places:
             gates = None if place.gates is None else low[:, place.gates]
             add_routed(out[:, place.out], low[:, place.low], gates, place.adapter.up, place.adapter.scale)
@@ -119,13 +123,11 @@ def fuse(layers: Sequence[nn.Module], tasks: Sequence[Task], *, into_one: bool) 
         bias = torch.cat([weight.new_zeros(len(weight)) if own is None else own.detach() for weight, own in pairs])
     widths = [len(weight) for weight in weights]
     if not into_one:
-        weight = weights[0] if len(weights) == 1 else torch.cat(weights)
-        _share(bases, weight, 0)
         made = {}
         for task, found in adapters.items():
             places, rows = _placed(found, widths, start=0, mirrored=False)
             beside = torch.cat(rows) if rows else None
-            made[task] = FusedLinear(weight, beside, bias, slice(0, len(weight)), places)
+            made[task] = FusedLinear(weights, beside, bias, slice(0, sum(widths)), places)
         return made
     return _sandwich(bases, weights, adapters, widths, bias)
 
@@ -144,11 +146,11 @@ def _sandwich(
     total = sum(widths)
     below = {task: _placed(adapters[task], widths, start=total, mirrored=False) for task in others}
     whole = torch.cat([*above[1], *weights, *(row for _, rows in below.values() for row in rows)])
-    _share(bases, whole[top : top + total], 0)
-    made = {first: FusedLinear(whole[: top + total], None, bias, slice(top, top + total), above[0])}
+    _share(bases, whole[top : top + total])
+    made = {first: FusedLinear([whole[: top + total]], None, bias, slice(top, top + total), above[0])}
     for task, (places, rows) in below.items():
         end = top + total + sum(map(len, rows))
-        made[task] = FusedLinear(whole[top:end], None, bias, slice(0, total), places)
+        made[task] = FusedLinear([whole[top:end]], None, bias, slice(0, total), places)
     return made
 
 
@@ -176,8 +178,9 @@ def _placed(
     return places, rows
 
 
-def _share(bases: Sequence[Any], weight: Tensor, start: int) -> None:
+def _share(bases: Sequence[Any], weight: Tensor) -> None:
     """The layers' own weights become views, so that there is one copy of W."""
+    start = 0
     for base in bases:
         end = start + base.weight.shape[0]
         base.weight = nn.Parameter(weight[start:end], requires_grad=False)

@@ -16,7 +16,8 @@ from enum import StrEnum
 from typing import Any
 
 from healthgpt import __version__
-from healthgpt.batch.answer_file import bytes_of, hash_of
+from healthgpt.batch.answer_file import bytes_of
+from healthgpt.batch.journal import hash_of
 
 PROMPT = """\
 You grade an answer to a question about a medical image. You do not see the image; the reference is the truth.

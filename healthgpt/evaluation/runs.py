@@ -24,7 +24,8 @@ import numpy as np
 from PIL import Image
 
 from healthgpt import __version__
-from healthgpt.batch.answer_file import HEADER, AnswerFile, QuestionIndex
+from healthgpt.batch.answer_file import AnswerFile, QuestionIndex
+from healthgpt.batch.journal import HEADER
 from healthgpt.batch.questions import Questions
 from healthgpt.batch.run import Progress, Work, run_batch, to_do
 from healthgpt.data.records import RecordFile

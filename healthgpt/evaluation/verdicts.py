@@ -9,24 +9,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from filelock import FileLock, Timeout
-
-from healthgpt.batch.answer_file import HEADER
+from healthgpt.batch.journal import HEADER, Journal, begins_as_journal, difference, line_of
 from healthgpt.batch.run import file_name
 from healthgpt.evaluation.endpoint import Endpoint, Reply
 from healthgpt.evaluation.figures import figures_of
 from healthgpt.evaluation.judge import Case, Judge, Verdict, case_of, read_verdict
 from healthgpt.evaluation.vqa import groups_of
-from healthgpt.files import writable_target
 
 COLUMN = "judge"
-_BEGINNING = b'{"header": {'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +39,7 @@ class Judgement:
 
     def to_line(self, case: Case) -> bytes:
         record = {"id": case.id, "key": case.key, "verdict": str(self.verdict), "reply": self.reply}
-        return _line(record | ({"error": self.error} if self.error else {}))
+        return line_of(record | ({"error": self.error} if self.error else {}))
 
 
 def verdicts_path(folder: Path, name: str) -> Path:
@@ -52,49 +47,25 @@ def verdicts_path(folder: Path, name: str) -> Path:
     return folder / f"judge-{file_name(name)}.jsonl"
 
 
-class VerdictFile:
+class VerdictFile(Journal):
     """An open file of verdicts, which one command at a time can have.
 
     Attributes:
         judgements: key -> the last judgement on it; done: ids and keys of the samples that have one.
-        repaired: bytes of a torn line that were cut off.
 
     Raises:
         ValueError: it is in use, is no such file, is damaged or holds another judge's verdicts.
     """
 
     def __init__(self, path: Path, header: Mapping[str, Any]):
-        self.path = writable_target(path)
         self.judgements: dict[str, Judgement] = {}
         self.done: set[tuple[str, str]] = set()
-        self.repaired = 0
-        self._lock = FileLock(path.with_name(f".{path.name}.lock"))
+        super().__init__(path, what="verdicts", who="judge's command", safe="what was judged before")
         try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(f"{path}: another judge's command is writing to it") from None
-        try:
-            self._file = path.open("a+b", buffering=0)
             self._resume(header)
         except BaseException:
             self.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Lets go of the file."""
-        if not self._lock.is_locked:
-            return
-        if file := getattr(self, "_file", None):
-            file.close()
-        with contextlib.suppress(OSError):  # Windows does not delete what is open
-            Path(self._lock.lock_file).unlink(missing_ok=True)
-        self._lock.release()
 
     def forget_unreadable(self) -> None:
         """Lets what has no readable verdict be asked again."""
@@ -110,40 +81,22 @@ class VerdictFile:
         """
         if not judged:
             return
-        self._append(b"".join(judgement.to_line(case) for case, judgement in judged))
+        self.append(b"".join(judgement.to_line(case) for case, judgement in judged))
         for case, judgement in judged:
             self.judgements[case.key] = judgement
             self.done.add((case.id, case.key))
 
     def _resume(self, header: Mapping[str, Any]) -> None:
-        self._file.seek(0)
-        data = self._file.read()
-        # Before anything is cut off, as it may be a file of something else.
-        found, lines = _parsed(self.path, data)
-        if found is not None and found.get("hash") != header["hash"]:
+        found, lines = _parsed(self.path, self.path.read_bytes())
+        if found is None:
+            self.append(line_of({HEADER: header}))
+        elif found.get("hash") != header["hash"]:
             raise ValueError(
-                f"{self.path}: its verdicts came about with {_difference(found, header)}; give this judge a "
+                f"{self.path}: its verdicts came about with {difference(found, header)}; give this judge a "
                 "--judge_name of its own, or remove the file"
             )
-        self.repaired = len(data) - data.rfind(b"\n") - 1
-        if self.repaired:
-            self._file.truncate(len(data) - self.repaired)
-        if found is None:
-            self._append(_line({HEADER: header}))
         self.judgements = _judgements(lines)
         self.done = {(line["id"], line["key"]) for line in lines}
-
-    def _append(self, data: bytes) -> None:
-        """Adds bytes, all of them or none."""
-        start = self._file.seek(0, os.SEEK_END)
-        rest = memoryview(data)
-        try:
-            while rest:
-                rest = rest[self._file.write(rest) :]
-            os.fsync(self._file.fileno())
-        except OSError as error:
-            self._file.truncate(start)
-            raise OSError(error.errno, f"{error.strerror}; what was judged before is safe", str(self.path)) from None
 
 
 def judge_cases(
@@ -223,7 +176,7 @@ def judged_in(folder: Path, samples: Sequence[Mapping[str, Any]]) -> dict[str, d
 
 def _parsed(path: Path, data: bytes) -> tuple[dict[str, Any] | None, list[dict[str, Any]]]:
     """The header and the lines of a file, without a torn one; a header that is torn itself is none."""
-    if not _BEGINNING.startswith(data[: len(_BEGINNING)]):
+    if not begins_as_journal(data):
         raise ValueError(f"{path}: does not begin with a header, so it is no file of verdicts")
     lines = []
     for number, line in enumerate(data[: data.rfind(b"\n") + 1].splitlines(), start=1):
@@ -243,13 +196,3 @@ def _judgements(lines: Sequence[Mapping[str, Any]]) -> dict[str, Judgement]:
         line["key"]: Judgement(verdict=Verdict(line["verdict"]), reply=line["reply"], error=line.get("error"))
         for line in lines
     }
-
-
-def _difference(found: Mapping[str, Any], wanted: Mapping[str, Any]) -> str:
-    names = (name for name in wanted if name not in ("hash", "noted") and found.get(name) != wanted[name])
-    key = next(names, "hash")
-    return f"{key} {found.get(key)!r:.120}, not {wanted.get(key)!r:.120}"
-
-
-def _line(value: Mapping[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False).encode("utf-8", "backslashreplace") + b"\n"
