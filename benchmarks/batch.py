@@ -33,9 +33,9 @@ from report import RESULTS, publish
 from healthgpt import HealthGPT, Request
 from healthgpt.batch.answer_file import AnswerFile, QuestionIndex
 from healthgpt.batch.batches import batches_of
-from healthgpt.batch.local import work_here
+from healthgpt.batch.local import separated, work_here
+from healthgpt.batch.pictures import pictures_of_batch
 from healthgpt.batch.questions import Questions
-from healthgpt.batch.reading import read_pictures
 from healthgpt.batch.run import run_batch, to_do
 from healthgpt.batch.worker import Worker
 from healthgpt.data.phantoms.source import draw_patient
@@ -165,13 +165,7 @@ def _one_by_one(model: HealthGPT, questions: Questions) -> float:
 
 def _model_alone(model: HealthGPT, questions: Questions, batch_size: int) -> float:
     """The same batches, all images read before."""
-    batches = [
-        [
-            Request(task=question.task, question=question.text, images=read_pictures(question.images, question.view))
-            for question in batch.questions
-        ]
-        for batch in batches_of(enumerate(questions), batch_size)
-    ]
+    batches = [separated(batch, pictures_of_batch(batch))[1] for batch in batches_of(enumerate(questions), batch_size)]
     started = time.perf_counter()
     for requests in batches:
         model.run_batch(requests, batch_size=batch_size)

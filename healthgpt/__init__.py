@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from healthgpt.pipeline import Answer, Drawing, HealthGPT, Request
+    from healthgpt.streaming import PartialDrawing
     from healthgpt.tasks import Task, TaskType
 
 __version__ = "0.1.0"
-__all__ = ["Answer", "Drawing", "HealthGPT", "Request", "Task", "TaskType", "__version__"]
+__all__ = ["Answer", "Drawing", "HealthGPT", "PartialDrawing", "Request", "Task", "TaskType", "__version__"]
 
 _HOMES = {
     "HealthGPT": "pipeline",
     "Answer": "pipeline",
     "Drawing": "pipeline",
     "Request": "pipeline",
+    "PartialDrawing": "streaming",
     "Task": "tasks",
     "TaskType": "tasks",
 }

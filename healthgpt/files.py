@@ -11,12 +11,14 @@ import json
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 # Classes that training frameworks leave in their checkpoints; nothing of them is needed.
 _INERT = ("pytorch_lightning.", "lightning.")
+_UMASK = threading.Lock()
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -107,8 +109,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 def _umask() -> int:
     """The process's mask of file permissions (it can only be read by setting it)."""
-    mask = os.umask(0)
-    os.umask(mask)
+    with _UMASK:
+        mask = os.umask(0)
+        os.umask(mask)
     return mask
 
 

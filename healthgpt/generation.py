@@ -53,15 +53,15 @@ class Generator:
         num_tokens: int,
         codes_of: ImageVocabulary | None = None,
         confidence: FirstTokenConfidence | None = None,
-        watch: Callable[[int], bool] | None = None,
+        watch: Sequence[Callable[[int], bool]] | None = None,
     ) -> list[list[int]]:
         """New ids of prompts of one task, at most `num_tokens` each; exactly as many codes with `codes_of`.
 
         Args:
             confidence: is told of the first step; for greedy decoding.
-            watch: of a single prompt, is told of every token; a false answer ends the decoding.
+            watch: for each prompt, is told of every token until its answer is false or a stop token came; not of beams.
         """
-        watched = _Watched(watch) if watch else None
+        watched = _Watched(watch, self.stop_ids) if watch else None
         if settings.do_sample and settings.num_beams > 1 and len(prompts) > 1:
             # Beam sampling draws from the library's one generator, so a batch would not be the same as one by one.
             return [self.generate([prompt], settings, num_tokens, codes_of)[0] for prompt in prompts]
@@ -119,25 +119,27 @@ class _Watched(BaseStreamer):
         criterion: for `generate`.
     """
 
-    def __init__(self, watch: Callable[[int], bool]):
-        self._watch, self._wanted = watch, True
-        self.criterion = _Until(lambda: not self._wanted)
+    def __init__(self, watch: Sequence[Callable[[int], bool]], stop_ids: Sequence[int]):
+        self._watch, self._stop_ids = watch, stop_ids
+        self._ended = [False] * len(watch)
+        self.criterion = _Until(self._ended)
 
     def put(self, value: Tensor) -> None:
-        """Takes new ids; the prompt's, which come first, are none, as it is embeddings."""
-        for token in value.flatten().tolist():
-            self._wanted = self._watch(token) and self._wanted
+        """Takes new ids, one for each prompt; the prompts' own, which come first, are none, as they are embeddings."""
+        for row, token in enumerate(value.flatten().tolist()):
+            if not self._ended[row]:
+                self._ended[row] = not self._watch[row](token) or token in self._stop_ids
 
     def end(self) -> None:
         """`generate` is done."""
 
 
 class _Until(StoppingCriteria):
-    def __init__(self, ended: Callable[[], bool]):
+    def __init__(self, ended: Sequence[bool]):
         self._ended = ended
 
     def __call__(self, input_ids: Tensor, scores: Any, **kwargs: Any) -> Tensor:
-        return torch.full((input_ids.shape[0],), self._ended(), device=input_ids.device)
+        return torch.tensor(self._ended, device=input_ids.device)
 
 
 @contextlib.contextmanager

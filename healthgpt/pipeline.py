@@ -6,7 +6,7 @@ One network serves both tasks; the pipeline owns it. It alone calls `route`, und
 
 from __future__ import annotations
 
-import threading
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,9 +23,19 @@ from healthgpt.images import ImageSource
 from healthgpt.loading import LoadedModel, LoadOptions, load_model
 from healthgpt.processor import Prompt
 from healthgpt.sources import named_sources
-from healthgpt.streaming import TokenQueue, settled_pieces
+from healthgpt.streaming import (
+    PartialDrawing,
+    SettledText,
+    StoppedError,
+    Told,
+    partial_drawings,
+    settled_pieces,
+    telling_rows,
+    tokens_of,
+)
 from healthgpt.targets import as_image, codes_of, through_codes
 from healthgpt.tasks import Task
+from healthgpt.vocabulary import ImageVocabulary
 from taming_transformers import GumbelVQ
 
 
@@ -53,12 +63,14 @@ class Answer:
         prompt_ids: the prompt's ids, -200 where an image stands.
         confidence: how probable the model held its first token, from 0 to 1 (softmax of its logits, before any penalty,
             in float32); None with sampling or beams.
+        truncated: it ended at its longest, or because nobody wanted more of it, and not by itself.
     """
 
     text: str
     token_ids: list[int]
     prompt_ids: list[int]
     confidence: float | None = None
+    truncated: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,6 +145,11 @@ class HealthGPT:
     def tasks(self) -> tuple[Task, ...]:
         """What this model can do."""
         return self._network.tasks
+
+    @property
+    def drawing_size(self) -> tuple[int, int] | None:
+        """Width and height of its drawings; None for a model without a VQGAN."""
+        return None if self._vqgan is None else (self._vqgan.config.resolution,) * 2
 
     @overload
     def answer(
@@ -209,11 +226,21 @@ class HealthGPT:
             raise ValueError("this model has no VQGAN, so it has no codes of images")
         return through_codes(self._vqgan, image)
 
-    def run_batch(self, requests: Sequence[Request], *, batch_size: int = 8, **decoding: Any) -> list[Any]:
+    def run_batch(
+        self,
+        requests: Sequence[Request],
+        *,
+        batch_size: int = 8,
+        watch: Sequence[Callable[[int], bool]] | None = None,
+        **decoding: Any,
+    ) -> list[Any]:
         """Runs requests of both tasks, mixed freely; results (`Answer`, `Drawing`) are in the requests' order.
 
         Args:
             batch_size: how many of one task run through the network together.
+            watch: for each request, is told of every token of its answer or, row by row, every code of its drawing.
+                A false answer ends the request: an answer is what it is by then, drawings end once nobody in their
+                batch wants more, and are None. Nobody is told of beams.
         """
         settings = Decoding(**decoding)
         if batch_size < 1:
@@ -223,9 +250,26 @@ class HealthGPT:
             places = [i for i, request in enumerate(requests) if request.task is task]
             for start in range(0, len(places), batch_size):
                 here = places[start : start + batch_size]
-                for place, result in zip(here, run([requests[i] for i in here], settings), strict=True):
+                told = [watch[i] for i in here] if watch else None
+                for place, result in zip(here, run([requests[i] for i in here], settings, told), strict=True):
                     results[place] = result
         return results
+
+    def settling(self) -> SettledText:
+        """Makes text of the tokens that a watch is told of: together, its pieces are the answer's text."""
+        return SettledText(self._processor.tokenizer, self._engine.stop_ids)
+
+    def prompt_length(self, prompt_ids: Sequence[int]) -> int:
+        """How many tokens a prompt is to the model, to which an image is as many as it has patches."""
+        return len(self._processor.expand(prompt_ids))
+
+    def seen(self, image: ImageSource) -> Image.Image:
+        """What the model sees of an image; asked about that, it gives the same answers.
+
+        Raises:
+            ValueError, FileNotFoundError: it cannot be read.
+        """
+        return self._processor.picture(image)
 
     def stream(
         self,
@@ -242,9 +286,7 @@ class HealthGPT:
         Raises:
             ValueError, FileNotFoundError: as `answer`, at the call and not at the first piece; more than one beam.
         """
-        settings = Decoding(**decoding)
-        if settings.num_beams > 1:
-            raise ValueError(f"streaming is greedy or sampled, num_beams is {settings.num_beams}")
+        settings = _streamable(decoding)
         prompt = self._prompt(
             Request(task=Task.COMPREHENSION, question=question, images=_as_list(image), history=history)
         )
@@ -252,72 +294,126 @@ class HealthGPT:
         return self._stream(prompt, settings, limit)
 
     def _stream(self, prompt: Prompt, settings: Decoding, limit: int) -> Iterator[str]:
-        tokens, cancelled = TokenQueue(), threading.Event()
+        tokens = tokens_of(lambda tell: self._engine.answer([prompt], settings, [limit], watch=[tell]))
+        with contextlib.closing(tokens):
+            yield from settled_pieces(tokens, self.settling(), self._engine.stop_ids)
 
-        def watch(token: int) -> bool:
-            tokens.put(token)
-            return not cancelled.is_set()
+    def stream_drawing(
+        self, question: str, image: ImageSource | Sequence[ImageSource] | None = None, **decoding: Any
+    ) -> Iterator[PartialDrawing | Drawing]:
+        """Yields a drawing's codes whenever a row of them is known, and at last the `Drawing` that `draw` gives.
 
-        def work() -> None:
-            with tokens.closing():
-                self._engine.answer([prompt], settings, [limit], watch=watch)
+        Closing the iterator stops the drawing. The model is held until the last row is known or it is closed.
 
-        worker = threading.Thread(target=work, name="healthgpt-stream", daemon=True)
-        worker.start()
-        try:
-            yield from settled_pieces(tokens, self._processor.tokenizer, self._engine.stop_ids)
-        finally:
-            cancelled.set()
-            worker.join()
+        Raises:
+            ValueError, FileNotFoundError: as `draw`, at the call and not at the first row; more than one beam.
+        """
+        settings = _streamable(decoding)
+        request = Request(task=Task.GENERATION, question=question, images=_as_list(image))
+        return self._stream_drawing(request, self._drawing_prompts([request]), settings)
 
-    def _answer(self, requests: Sequence[Request], settings: Decoding) -> list[Answer]:
-        prompts = [self._prompt(request) for request in requests]
+    def _stream_drawing(
+        self, request: Request, prompts: list[Prompt], settings: Decoding
+    ) -> Iterator[PartialDrawing | Drawing]:
+        vqgan, vocabulary = self._drawing_parts()
+
+        def work(tell: Callable[[int], bool]) -> None:
+            watch, given = telling_rows([tell], vqgan.config.grid[1]), _codes_given([request], vqgan)
+            with contextlib.suppress(StoppedError):
+                self._engine.draw(prompts, settings, vocabulary, vqgan.config.num_codes, given=given, watch=watch)
+
+        codes: list[int] = []
+        with contextlib.closing(tokens_of(work)) as tokens:
+            for partial in partial_drawings(tokens, vqgan):
+                codes = partial.indices
+                yield partial
+        yield self._drawn(prompts[0], [vocabulary.first_code_id + code for code in codes])
+
+    def _answer(
+        self, requests: Sequence[Request], settings: Decoding, watch: Sequence[Callable[[int], bool]] | None = None
+    ) -> list[Answer]:
+        prompts = self._prompts(requests)
         limits = [self._new_token_limit(prompt, settings) for prompt in prompts]
         first = FirstTokenConfidence() if settings.greedy else None
-        generated = self._engine.answer(prompts, settings, limits, confidence=first)
+        told = [Told(tell, limit) for tell, limit in zip(watch, limits, strict=True)] if watch else None
+        generated = self._engine.answer(prompts, settings, limits, confidence=first, watch=told)
+        if told and settings.num_beams == 1:
+            limits = [one.count for one in told]
         confidences = [None] * len(prompts) if first is None or first.values is None else first.values.tolist()
         answers = []
         for prompt, limit, ids, confidence in zip(prompts, limits, generated, confidences, strict=True):
             ids = self._until_stop(ids[:limit])
-            text_ids = ids[:-1] if ids and ids[-1] in self._engine.stop_ids else ids
-            text = self._processor.tokenizer.decode(text_ids)
-            answers.append(Answer(text=text, token_ids=ids, prompt_ids=prompt.ids, confidence=confidence))
+            ended = bool(ids) and ids[-1] in self._engine.stop_ids
+            answers.append(
+                Answer(
+                    text=self._processor.tokenizer.decode(ids[:-1] if ended else ids),
+                    token_ids=ids,
+                    prompt_ids=prompt.ids,
+                    confidence=confidence,
+                    truncated=not ended,
+                )
+            )
         return answers
 
-    def _draw(self, requests: Sequence[Request], settings: Decoding) -> list[Drawing]:
-        prompts = [self._prompt(request) for request in requests]
-        vocabulary = self._processor.image_vocabulary
-        if self._vqgan is None or vocabulary is None:
-            raise ValueError("drawing needs a VQGAN: a folder with model.yaml and last.ckpt (--vqgan_path)")
-        num_codes = self._vqgan.config.num_codes
+    def _draw(
+        self, requests: Sequence[Request], settings: Decoding, watch: Sequence[Callable[[int], bool]] | None = None
+    ) -> list[Any]:
+        prompts = self._drawing_prompts(requests)
+        vqgan, vocabulary = self._drawing_parts()
+        told = telling_rows(watch, vqgan.config.grid[1]) if watch else None
+        given, num_codes = _codes_given(requests, vqgan), vqgan.config.num_codes
+        try:
+            generated = self._engine.draw(prompts, settings, vocabulary, num_codes, given=given, watch=told)
+        except StoppedError:
+            return [None] * len(prompts)
+        return [self._drawn(prompt, ids) for prompt, ids in zip(prompts, generated, strict=True)]
+
+    def _drawing_prompts(self, requests: Sequence[Request]) -> list[Prompt]:
+        """The prompts of drawings, which must leave room for a picture."""
+        prompts = self._prompts(requests)
+        num_codes = self._drawing_parts()[0].config.num_codes
         for prompt in prompts:
             length = self._processor.expanded_length(prompt)
             if length + num_codes > self._context:
                 raise ValueError(
                     f"a prompt of {length} tokens and an image of {num_codes} exceed the context of {self._context}"
                 )
-        generated = self._engine.draw(
-            prompts, settings, vocabulary, num_codes, given=_codes_given(requests, self._vqgan)
-        )
-        codes = torch.tensor([vocabulary.indices(ids) for ids in generated])
-        with torch.inference_mode():
-            grids = codes.view(-1, *self._vqgan.config.grid).to(next(self._vqgan.parameters()).device)
-            # One at a time, so that a batch gives the very pixels of single calls; it is a moment of a drawing's time.
-            pictures = [self._vqgan.decode(grid.unsqueeze(0))[0] for grid in grids]
-        return [
-            Drawing(
-                image=as_image(picture),
-                indices=vocabulary.indices(ids),
-                token_ids=[*ids, vocabulary.end_id],  # after the last code nothing else may come
-                prompt_ids=prompt.ids,
-            )
-            for picture, ids, prompt in zip(pictures, generated, prompts, strict=True)
-        ]
+        return prompts
 
-    def _prompt(self, request: Request) -> Prompt:
+    def _drawing_parts(self) -> tuple[GumbelVQ, ImageVocabulary]:
+        vocabulary = self._processor.image_vocabulary
+        if self._vqgan is None or vocabulary is None:
+            raise ValueError("drawing needs a VQGAN: a folder with model.yaml and last.ckpt (--vqgan_path)")
+        return self._vqgan, vocabulary
+
+    def _drawn(self, prompt: Prompt, ids: list[int]) -> Drawing:
+        """The picture of a drawing's code ids, decoded alone, so that a batch gives the very pixels of single calls."""
+        vqgan, vocabulary = self._drawing_parts()
+        indices = vocabulary.indices(ids)
+        with torch.inference_mode():
+            grid = torch.tensor(indices).view(1, *vqgan.config.grid).to(next(vqgan.parameters()).device)
+            picture = vqgan.decode(grid)[0]
+        return Drawing(
+            image=as_image(picture),
+            indices=indices,
+            token_ids=[*ids, vocabulary.end_id],  # after the last code nothing else may come
+            prompt_ids=prompt.ids,
+        )
+
+    def _prompts(self, requests: Sequence[Request]) -> list[Prompt]:
+        """The prompts of requests; an image that is the same object in several is prepared once."""
+        known: dict[tuple[int, ...], Tensor | None] = {}
+        prompts = []
+        for request in requests:
+            images = tuple(map(id, request.images))
+            prompts.append(self._prompt(request, known.get(images)))
+            known[images] = prompts[-1].pixels
+        return prompts
+
+    def _prompt(self, request: Request, pixels: Tensor | None = None) -> Prompt:
         if request.task not in self.tasks:
             raise ValueError(f"this model has no {request.task} plugin, only {', '.join(self.tasks)}")
-        return self._processor.prompt(request.task, request.question, request.images, request.history)
+        return self._processor.prompt(request.task, request.question, request.images, request.history, pixels)
 
     def _new_token_limit(self, prompt: Prompt, settings: Decoding) -> int:
         """How many tokens an answer may have: what is asked for, and what the context has left."""
@@ -336,6 +432,13 @@ def _codes_given(requests: Sequence[Request], vqgan: GumbelVQ) -> Callable[[], T
     if len(requests) > 1 or len(requests[0].images) != 1:
         return None
     return lambda: codes_of(vqgan, requests[0].images[0])
+
+
+def _streamable(decoding: dict[str, Any]) -> Decoding:
+    settings = Decoding(**decoding)
+    if settings.num_beams > 1:
+        raise ValueError(f"streaming is greedy or sampled, num_beams is {settings.num_beams}")
+    return settings
 
 
 def _as_list(image: ImageSource | Sequence[ImageSource] | None) -> list[ImageSource]:

@@ -100,11 +100,13 @@ class HealthGPTProcessor:
         question: str,
         images: Sequence[ImageSource] = (),
         history: Sequence[tuple[str, str]] = (),
+        pixels: Tensor | None = None,
     ) -> Prompt:
         """Builds the prompt of a question, images belonging to the conversation's first turn.
 
         Args:
             history: earlier (question, answer) turns.
+            pixels: of these images, (N, 3, S, S), where another prompt has them already.
 
         Raises:
             ValueError, FileNotFoundError: an empty question, or an image that cannot be read.
@@ -116,7 +118,8 @@ class HealthGPTProcessor:
             turns += [user_turn(asked, num_images), Turn("assistant", (answered,))]
             num_images = 0
         turns.append(user_turn(question, num_images))
-        pixels = torch.stack([self.pixels(image) for image in images]) if images else None
+        if images and pixels is None:
+            pixels = torch.stack([self.pixels(image) for image in images])
         return Prompt(task, self.encode(turns, task), pixels)
 
     def encode(self, turns: Sequence[Turn], task: Task) -> list[int]:
@@ -166,6 +169,10 @@ class HealthGPTProcessor:
     def pixels(self, image: ImageSource) -> Tensor:
         """An image as the ViT takes it: (3, S, S) float32."""
         return self._clip.pixels(image)
+
+    def picture(self, image: ImageSource) -> Image.Image:
+        """The same as a picture, (S, S)."""
+        return self._clip.picture(image)
 
     def expanded_length(self, prompt: Prompt) -> int:
         """Number of positions the prompt takes in the model."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from browser import browser, new_page  # noqa: F401 (fixtures of every test)
 from safetensors.torch import load_file
 from torch import Tensor
 

@@ -16,9 +16,10 @@ import pytest
 from PIL import Image
 
 from healthgpt.batch.batches import batches_of
-from healthgpt.batch.pictures import Failure, PictureReader
+from healthgpt.batch.pictures import PictureReader
 from healthgpt.batch.processes import run_in_processes
 from healthgpt.batch.questions import Question
+from healthgpt.batch.reading import Failure
 from healthgpt.batch.worker import Worker
 from healthgpt.cli import main
 from healthgpt.data.phantoms.source import draw_patient
@@ -245,7 +246,7 @@ def test_what_a_launcher_started_has_to_fit_the_command(asked, tmp_path, monkeyp
 @pytest.mark.parametrize("where", [(), pytest.param(("--ray", "local"), marks=pytest.mark.slow)])
 def test_a_model_that_cannot_be_loaded_is_one_line(asked, tmp_path, where):
     with Run(asked, tmp_path / "a.jsonl", "--num_processes", 2, "--attn_implementation", "magic", *where) as run:
-        assert run.process.wait(300) == 2
+        assert run.process.wait(300) == 2, run.messages
         # Ray's core warns of how Ray Data starts its actors.
         lines = [line for line in run.messages.splitlines() if "kernels" not in line and "core_worker.cc" not in line]
         assert len(lines) == 1

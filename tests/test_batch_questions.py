@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from healthgpt.batch.questions import Columns, Question, Questions
-from healthgpt.batch.reading import read_pictures
+from healthgpt.batch.reading import pictures_of
 from healthgpt.images import Plane, View
 from healthgpt.images.windows import WINDOWS
 from healthgpt.tasks import Task
@@ -116,7 +116,7 @@ def test_parquet_may_hold_the_images(tmp_path, wrapped):
     data = (tmp_path / "1.png").read_bytes()
     rows = [{"image": {"bytes": data, "path": "gone.png"} if wrapped else data, "question": "Which?", "slice": None}]
     (question,) = Questions(source=write_parquet(tmp_path / "q.parquet", rows))
-    (picture,) = read_pictures(question.images, question.view)
+    (picture,) = pictures_of((question.images, question.view))
     assert np.asarray(picture.convert("L")).ravel().tolist() == list(range(64))
 
 

@@ -15,6 +15,7 @@ from healthgpt.engine.decoder import UnsupportedError, decoders_of
 from healthgpt.engine.drawing import draw_codes
 from healthgpt.engine.linear import fuse
 from healthgpt.engine.memory import free_bytes
+from healthgpt.engine.prompts import EmbeddedPrompt, read_prompts
 from healthgpt.engine.routing import add_routed
 from healthgpt.engine.speculation import Guesser, draw_codes_ahead
 from healthgpt.engine.stepping import Steppers
@@ -132,7 +133,7 @@ def test_steps_are_captured_once_and_the_least_used_are_forgotten(random_folder,
     for _ in range(2):
         with torch.inference_mode():
             stepper = steppers.take(decoder, slice(None), 1, 60, 20)
-            stepper.begin([prompt])
+            stepper.begin([EmbeddedPrompt(shared=None, own=prompt)])
             for _ in range(11):  # of 7 ... 17 tokens: bounds 8, 12, 16, 20
                 stepper.step()
         runs.append(stepper.ids[:, :12].tolist())
@@ -165,7 +166,7 @@ def test_what_cannot_fit_is_refused_with_the_numbers(random_folder, monkeypatch)
     assert [result.token_ids for result in worker.run(requests)] == [result.token_ids for result in plain]
     assert worker.most == 2
     # An answer may be as long as the context: only what it begins with has to fit.
-    assert model._engine.answer([prompt], GREEDY, [10**6], watch=lambda token: False) == [plain[0].token_ids[:1]]
+    assert model._engine.answer([prompt], GREEDY, [10**6], watch=[lambda token: False]) == [plain[0].token_ids[:1]]
     room = 0
     with pytest.raises(MemoryError, match=r"and cpu has 0\.0 MiB free"):
         model.answer("What is it?", max_new_tokens=3)
@@ -223,6 +224,50 @@ def test_texts_leave_and_join_while_others_go_on(nano):
         ended = list(answering.run())
     assert sorted(map(id, ended)) == sorted(map(id, texts))
     assert [text.tokens for text in texts] == alone
+
+
+@pytest.mark.parametrize("task", list(Task))
+def test_what_prompts_begin_with_is_read_once(nano, task):
+    engine, decoder = nano._engine, nano._engine._decoders[task]
+    images = [f"healthgpt/examples/{name}.png" for name in ("brain_ct", "chest_xray")]
+    asked = ("Reconstruct the image.", "Sharpen it.", "What is it? " * 5)
+    requests = [
+        Request(task=task, question=question, images=[image]) for question, image in itertools.product(asked, images)
+    ]
+    prompts = prompts_of(nano, requests)
+    with torch.inference_mode():
+        together = engine._embedded(prompts)
+        assert len({id(prompt.shared) for prompt in together}) == 2
+        cache, hidden = read_prompts(decoder, together, room=3)
+        for row, prompt in enumerate(prompts):
+            [alone] = engine._embedded([prompt])
+            assert alone.shared is None
+            torch.testing.assert_close(together[row].whole, alone.own)
+            its_cache, its_hidden = read_prompts(decoder, [alone])
+            torch.testing.assert_close(hidden[row], its_hidden[0], rtol=1e-3, atol=1e-4)
+            for mine, its in ((cache.keys, its_cache.keys), (cache.values, its_cache.values)):
+                torch.testing.assert_close(
+                    mine[:, row, :, : len(alone)], its[:, 0, :, : len(alone)], rtol=1e-3, atol=1e-4
+                )
+    results = nano.run_batch(requests, batch_size=len(requests), max_new_tokens=30)
+    for result, request in zip(results, requests, strict=True):
+        assert result.token_ids == nano.run_batch([request], max_new_tokens=30)[0].token_ids
+
+
+def test_prompts_that_begin_with_more_or_less_are_read_whole(nano):
+    image = "healthgpt/examples/brain_ct.png"
+    requests = [
+        Request(task=Task.COMPREHENSION, question="What is it?", images=images, history=history)
+        for images, history in (([image], ()), ([image], [("What is it?", "A CT.")]), ([image] * 2, ()), ([], ()))
+    ]
+    for some in (requests, requests[:3]):
+        prompts = prompts_of(nano, some)
+        with torch.inference_mode():
+            wholes = [nano._engine._embedded([prompt])[0].whole for prompt in prompts]
+            for found, whole in zip(nano._engine._embedded(prompts), wholes, strict=True):
+                torch.testing.assert_close(found.whole, whole)
+        for result, request in zip(nano.run_batch(some), some, strict=True):
+            assert result.token_ids == nano.run_batch([request])[0].token_ids
 
 
 def test_guesses_change_nothing_but_the_number_of_passes(nano):

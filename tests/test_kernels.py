@@ -237,16 +237,18 @@ def test_attention(batch, length, heads, kv_heads, width, capacity, window, spli
 @runs_kernels
 def test_a_decoder_by_kernels_gives_the_same_tokens(golden_model, monkeypatch):
     """The whole LLM on kernels, in float32: prompts of unequal lengths, then steps that nobody looks at."""
-    from healthgpt.engine import attention, decoder, kernels, routing
+    from healthgpt.engine import attention, decoder, kernels, norm, routing
+    from healthgpt.engine.prompts import EmbeddedPrompt
     from healthgpt.engine.stepping import Stepper
 
     if not INTERPRETED:
         pytest.skip("the golden models are on the CPU")
     network = next(iter(golden_model._engine._decoders.values()))
-    prompts = [randn(length, network.embeddings.shape[1], seed=1) for length in (6, 3)]
+    rows = [randn(length, network.embeddings.shape[1], seed=1) for length in (6, 3)]
+    prompts = [EmbeddedPrompt(shared=None, own=own) for own in rows]
     tokens, logits = [], []
     for used in (None, kernels):
-        for module in (attention, decoder, routing):
+        for module in (attention, decoder, norm, routing):
             monkeypatch.setattr(module, "kernels_for", lambda tensor, used=used: used)
         with torch.inference_mode():
             stepper = Stepper(network, slice(None), len(prompts), 20, 5)

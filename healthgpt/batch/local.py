@@ -6,9 +6,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from healthgpt.batch.batches import Batch
-from healthgpt.batch.pictures import Failure, PictureReader, Pictures
+from healthgpt.batch.pictures import PictureReader
 from healthgpt.batch.processes import run_in_processes
 from healthgpt.batch.questions import Question
+from healthgpt.batch.reading import Failure, Pictures
 from healthgpt.batch.worker import MakeWorker, Result
 from healthgpt.pipeline import Request
 

@@ -2,44 +2,37 @@
 
 from __future__ import annotations
 
+import atexit
 import multiprocessing
+import os
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
 from typing import Self
-
-from PIL import Image
 
 from healthgpt.batch.batches import Batch
 from healthgpt.batch.questions import Question
-from healthgpt.batch.reading import read_pictures
+from healthgpt.batch.reading import Failure, Look, Pictures, pictures_of, pictures_of_each
 from healthgpt.child_processes import belong_to_parent, without_interrupts
 
-
-@dataclass(frozen=True)
-class Failure:
-    """Why there is no answer, in one line."""
-
-    reason: str
+Reading = Future[list[Pictures]]
 
 
-Pictures = list[Image.Image] | Failure
-Reading = Future[list[Image.Image]]
+def pictures_of_batch(batch: Batch) -> list[Pictures]:
+    """Pictures of each question; those of several are read once."""
+    read = {look: pictures_of(look) for look in _looks(batch)}
+    return [read[_look(question)] for question in batch.questions]
 
 
-def one_line(error: Exception) -> str:
-    """An error's message without line breaks."""
-    return " ".join(str(error).split()) or type(error).__name__
+def _look(question: Question) -> Look:
+    """What a question's pictures depend on."""
+    return question.images, question.view
 
 
-def pictures_of(question: Question) -> Pictures:
-    """A question's pictures, or why there are none."""
-    try:
-        return read_pictures(question.images, question.view)
-    except (ValueError, OSError, MemoryError) as error:
-        return Failure(one_line(error))
+def _looks(batch: Batch) -> list[Look]:
+    """The different ones of a batch."""
+    return list(dict.fromkeys(map(_look, batch.questions)))
 
 
 class PictureReader:
@@ -65,50 +58,66 @@ class PictureReader:
         Args:
             most: batches that are read, or being read, before they are asked for.
         """
-        waiting: deque[tuple[Batch, list[Reading | None]]] = deque()
+        waiting: deque[tuple[Batch, list[tuple[list[Look], Reading | None]]]] = deque()
         for batch in batches:
-            waiting.append((batch, [self._start(question) for question in batch.questions]))
+            waiting.append((batch, [(looks, self._start(looks)) for looks in self._shares(_looks(batch))]))
             if len(waiting) > most:
                 yield self._finished(*waiting.popleft())
         while waiting:
             yield self._finished(*waiting.popleft())
 
-    def _start(self, question: Question) -> Reading | None:
-        if not self._num_processes or not question.images:
+    def _shares(self, looks: list[Look]) -> list[list[Look]]:
+        """Looks dealt out to the processes."""
+        count = max(self._num_processes, 1)
+        return [share for share in (looks[i::count] for i in range(count)) if share]
+
+    def _start(self, looks: Sequence[Look]) -> Reading | None:
+        if not self._num_processes or not any(images for images, _ in looks):
             return None
         try:
             self._pool = self._pool or _pool_of(self._num_processes)
-            return _submit(self._pool, question)
+            return _submit(self._pool, looks)
         except BrokenProcessPool:
             self._pool = _pool_of(self._num_processes)
-            return _submit(self._pool, question)
+            return _submit(self._pool, looks)
 
-    def _finished(self, batch: Batch, futures: Sequence[Reading | None]) -> tuple[Batch, list[Pictures]]:
-        pictures = [self._result(*pair) for pair in zip(batch.questions, futures, strict=True)]
-        return batch, pictures
+    def _finished(
+        self, batch: Batch, shares: Sequence[tuple[list[Look], Reading | None]]
+    ) -> tuple[Batch, list[Pictures]]:
+        read: dict[Look, Pictures] = {}
+        for looks, reading in shares:
+            read |= zip(looks, self._result(looks, reading), strict=True)
+        return batch, [read[_look(question)] for question in batch.questions]
 
-    def _result(self, question: Question, future: Reading | None) -> Pictures:
-        """A question's pictures; where the process died, read once more, as another image may have killed it."""
-        if future is None:
-            return pictures_of(question)
+    def _result(self, looks: Sequence[Look], reading: Reading | None) -> list[Pictures]:
+        """Pictures of each look; where the process died, read one by one, as one of them may have killed it."""
+        if reading is None:
+            return pictures_of_each(looks)
         try:
-            try:
-                return future.result()
-            except BrokenProcessPool:
-                self._alone = self._alone or _pool_of(1)
-                return _submit(self._alone, question).result()
+            return reading.result()
+        except BrokenProcessPool:
+            return [self._alone_again(look) for look in looks]
+
+    def _alone_again(self, look: Look) -> Pictures:
+        try:
+            self._alone = self._alone or _pool_of(1)
+            return _submit(self._alone, [look]).result()[0]
         except BrokenProcessPool:
             self._alone = None
             return Failure("the process that read its images was killed, twice")
-        except (ValueError, OSError, MemoryError) as error:
-            return Failure(one_line(error))
 
 
 def _pool_of(num_processes: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("spawn")  # the model's threads and GPU do not survive a fork
-    return ProcessPoolExecutor(num_processes, mp_context=context, initializer=belong_to_parent)
+    return ProcessPoolExecutor(num_processes, mp_context=context, initializer=_begin)
 
 
-def _submit(pool: ProcessPoolExecutor, question: Question) -> Reading:
+def _begin() -> None:
+    """Readies a process; nothing in it has to be tidied up at its end, for which the libraries take a second."""
+    belong_to_parent()
+    atexit.register(os._exit, 0)
+
+
+def _submit(pool: ProcessPoolExecutor, looks: Sequence[Look]) -> Reading:
     with without_interrupts():  # as it may start the processes
-        return pool.submit(read_pictures, question.images, question.view)
+        return pool.submit(pictures_of_each, looks)

@@ -13,7 +13,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from healthgpt.batch.batches import Batch
-from healthgpt.batch.pictures import Failure
+from healthgpt.batch.reading import Failure
 from healthgpt.batch.worker import Result, Worker
 from healthgpt.child_processes import belong_to_parent, without_interrupts
 from healthgpt.pipeline import Request

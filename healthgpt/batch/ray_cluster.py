@@ -11,12 +11,13 @@ import os
 import pickle
 import traceback
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
 from healthgpt.batch.batches import Batch
 from healthgpt.batch.local import Worked, separated
-from healthgpt.batch.pictures import pictures_of
+from healthgpt.batch.pictures import pictures_of_batch
 from healthgpt.batch.worker import MakeWorker, Worker
 
 # Batches that are handed to Ray together: the driver holds no more of them, and workers load their model once for them.
@@ -62,7 +63,7 @@ def with_pictures(row: Row, folder: str) -> Row:
     """A batch -> the batch with its pictures, whose relative paths start from a folder."""
     os.chdir(folder)
     batch: Batch = pickle.loads(row["batch"])
-    return {"seen": pickle.dumps((batch, [pictures_of(question) for question in batch.questions]))}
+    return {"seen": pickle.dumps((batch, pictures_of_batch(batch)))}
 
 
 def work_on_ray(
@@ -115,10 +116,12 @@ def work_on_ray(
                     num_cpus=1 - gpus,
                 )
             )
-            for row in answered.iter_rows():
-                worked = pickle.loads(row["worked"])
-                if isinstance(worked, Exception):
-                    raise worked
-                yield from ((batch, results) for batch, results in worked if len(batch))
+            # Closed before Ray is: a thread of Ray Data's that asks Ray after its end ends the process, without a word.
+            with closing(iter(answered.iter_rows())) as rows_done:
+                for row in rows_done:
+                    worked = pickle.loads(row["worked"])
+                    if isinstance(worked, Exception):
+                        raise worked
+                    yield from ((batch, results) for batch, results in worked if len(batch))
     finally:
         ray.shutdown()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 import signal
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,8 +19,8 @@ import numpy as np
 
 from healthgpt.batch.answer_file import AnswerFile, bytes_of
 from healthgpt.batch.batches import Batch, batches_of
-from healthgpt.batch.pictures import Failure
 from healthgpt.batch.questions import Question, Questions
+from healthgpt.batch.reading import Failure
 from healthgpt.batch.worker import Result
 from healthgpt.images import save_image
 from healthgpt.pipeline import Answer
@@ -26,6 +28,7 @@ from healthgpt.pipeline import Answer
 # More digits would tell which questions ran together: padding changes the sixth (float32), so that an interrupted run's
 # file would differ from a whole one's.
 _CONFIDENCE_DIGITS = 3
+_WRITERS = 4  # threads that write pictures, each of which waits for the disk
 Work = Callable[[Iterator[Batch]], Iterator[tuple[Batch, list[Result]]]]
 
 
@@ -105,22 +108,22 @@ def run_batch(
         return
     end = int(np.flatnonzero(todo)[-1]) + 1
     pending = ((place, question) for place, question in enumerate(islice(questions, end)) if todo[place])
-    for batch, results in work(batches_of(pending, batch_size)):
-        answers.refuse_others(batch.questions, batch.places)
-        records = [
-            (place, _record(answers, question, result, drawings))
-            for place, question, result in zip(batch.places, batch.questions, results, strict=True)
-        ]
-        answers.add(records)
-        done, failed = done + len(records), failed + sum("error" in record for _, record in records)
-        yield Progress(done=done, failed=failed, total=total)
-        if stop():
-            return
+    with ThreadPoolExecutor(_WRITERS) as writers:
+        for batch, results in work(batches_of(pending, batch_size)):
+            answers.refuse_others(batch.questions, batch.places)
+            record = functools.partial(_record, answers, drawings)
+            written = writers.map(record, batch.questions, results)
+            records = list(zip(batch.places, written, strict=True))
+            answers.add(records)
+            done, failed = done + len(records), failed + sum("error" in record for _, record in records)
+            yield Progress(done=done, failed=failed, total=total)
+            if stop():
+                return
     if done < total:
         raise ValueError(f"{questions.source}: {total - done} of its questions are gone since the beginning")
 
 
-def _record(answers: AnswerFile, question: Question, result: Result, drawings: Path) -> dict[str, Any]:
+def _record(answers: AnswerFile, drawings: Path, question: Question, result: Result) -> dict[str, Any]:
     """What is written of a result; a drawing's picture is on the disk before its record."""
     if isinstance(result, Failure):
         return answers.answer(question, "", error=result.reason)

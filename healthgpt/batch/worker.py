@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 
-from healthgpt.batch.pictures import Failure, one_line
+from healthgpt.batch.reading import Failure, one_line
 from healthgpt.config import ModelSources
 from healthgpt.loading import LoadOptions
 from healthgpt.pipeline import Answer, Drawing, HealthGPT, Request

@@ -16,7 +16,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
-from healthgpt.batch.pictures import one_line
+from healthgpt.batch.reading import one_line
 from healthgpt.batch.worker import out_of_memory
 from healthgpt.bench.agreement import Agreement, Margins, agreement
 from healthgpt.bench.ceilings import synchronize

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from healthgpt import __version__
+from healthgpt.cli.app import add_app_flags, run_app
 from healthgpt.cli.batching import add_batch_flags, run_batch_command
 from healthgpt.cli.benching import add_bench_flags, run_bench
 from healthgpt.cli.evaluation import add_evaluate_flags, run_evaluate
@@ -20,6 +21,7 @@ from healthgpt.cli.files import add_convert_flags, run_convert, run_doctor
 from healthgpt.cli.flags import add_model_flags
 from healthgpt.cli.inference import add_request_flags, run_answer, run_draw
 from healthgpt.cli.preparing import add_prepare_flags
+from healthgpt.cli.serving import add_serve_flags, run_serve
 from healthgpt.cli.training import add_check_flags, add_train_flags, run_check_data, run_train
 from healthgpt.cli.viewing import add_view_flags, run_view, with_values
 from healthgpt.tasks import Task
@@ -60,6 +62,10 @@ def build_parser() -> argparse.ArgumentParser:
     for verb, add_flags, run, text, more in (
         ("batch", add_batch_flags, run_batch_command, "answer and draw all that a file or folder asks for",
          "Started again, it goes on where it was."),
+        ("app", add_app_flags, run_app, "open the web app: ask and draw in the browser",
+         "Only this machine reaches it, unless told."),
+        ("serve", add_serve_flags, run_serve, "answer and draw for programs that speak OpenAI's API",
+         "Only this machine reaches it, unless told."),
         ("view", add_view_flags, run_view, "write a slice of a medical image, in its window, as a picture", ""),
         ("convert", add_convert_flags, run_convert, "make a model folder from released files",
          "With --model FOLDER, write its weights as released .bin."),

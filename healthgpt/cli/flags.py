@@ -49,6 +49,10 @@ def add_model_flags(command: argparse.ArgumentParser) -> None:
     model.add_argument("--hlora_nums", type=int, help="number of experts (default: the file's)")
     model.add_argument("--vq_idx_nums", type=int, help="number of image codes (default: the fusion file's)")
     add_bool(model, "--apply_fusion", "let comprehension, too, run on the fusion weights")
+    add_placement_flags(command)
+
+
+def add_placement_flags(command: argparse.ArgumentParser) -> None:
     place = command.add_argument_group("placement")
     place.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     place.add_argument("--dtype", default="auto", help="auto, FP32, FP16 or BF16")

@@ -4,6 +4,8 @@
     routing.py      that addition
     attention.py    positions, keys and values, what a token sees
     decoder.py      the LLM of one task: layers, head
+    norm.py         RMSNorm
+    prompts.py      prompts into the cache, what they share once
     kernels/        what the layers do beside products, in Triton; triton_use.py says where it runs
     cache.py        keys and values; memory.py asks whether they fit before they are made
     choosing.py     the next token out of the logits

@@ -1,6 +1,6 @@
 """Texts of many prompts: sequences that end leave, and waiting ones take their places while the others go on.
 
-Legend: B sequences at work, L tokens of a prompt, D width.
+Legend: B sequences at work, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from torch import Tensor
 
 from healthgpt.engine.cache import KeyValueCache
 from healthgpt.engine.choosing import Chooser, Memory, refuse_nan
-from healthgpt.engine.decoder import Decoder, Spots, read_prompts
+from healthgpt.engine.decoder import Decoder, Spots
+from healthgpt.engine.prompts import EmbeddedPrompt, read_prompts
 
 _HEADROOM = 64  # tokens that a cache has room for beyond a prompt before it has to grow
 _WAIT = 4  # a newcomer may wait until a fourth of the places is free, so that several are read together
@@ -25,12 +26,12 @@ class Text:
     """One text in the making.
 
     Attributes:
-        prompt: (L, D) embeddings; most: tokens that it may have.
+        most: tokens that it may have.
         first: (V,) logits of its first token, once they are known.
         watch: is told of every token as soon as it is chosen; a false answer ends the text.
     """
 
-    prompt: Tensor
+    prompt: EmbeddedPrompt
     most: int
     watch: Callable[[int], bool] | None = None
     memory: Memory = field(default_factory=Memory)

@@ -1,10 +1,11 @@
 """Attention of new tokens to all before them: their positions, their keys and values in the cache, what they see.
 
-Legend: B sequences, L new tokens of each, H heads, H_kv key-value heads, W head width, S cache capacity.
+Legend: B sequences, L new tokens of each, H heads, H_kv key-value heads, W head width, S tokens that they see.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from healthgpt.engine.cache import KeyValueCache
 from healthgpt.engine.triton_use import kernels_for
 
 _MOST_ROWS = 128  # new tokens times query heads of a key-value head that one program of the kernel takes
@@ -42,6 +44,10 @@ class Sight:
         cos, sin: of the angles, `sin` with the half's sign in it: of all positions (S, rotated width) with kernels,
             else of the tokens' (B or 1, 1, L, rotated width).
         mask: (B, 1, L, S) of what each token sees; None where it is everything, or everything before it.
+        keys, values: of every layer, (sequences, H_kv, capacity, W): the cache's own.
+        seen: of every layer, the keys and the values up to the last token, (B, H_kv, live, W) each.
+        new: of every layer, where the keys and the values of the tokens stand, (B, H_kv, L, W) each; None where that
+            is a different place in each sequence, `rows` (B, 1) then being their numbers.
     """
 
     spots: Spots
@@ -50,6 +56,11 @@ class Sight:
     cos: Tensor
     sin: Tensor
     mask: Tensor | None
+    keys: Sequence[Tensor]
+    values: Sequence[Tensor]
+    seen: Sequence[tuple[Tensor, Tensor]]
+    new: Sequence[tuple[Tensor, Tensor]] | None
+    rows: Tensor | None
 
 
 class Attention:
@@ -67,24 +78,42 @@ class Attention:
         self._rotary, self._like = rotary, like
         self._angles: tuple[Tensor, Tensor] | None = None
 
-    def sight(self, spots: Spots) -> Sight:
+    def sight(self, spots: Spots, cache: KeyValueCache) -> Sight:
         """What the layers of a pass need to know."""
+        batch, length = spots.positions.shape
         kernels = kernels_for(self._like)
         few = kernels is not None and spots.positions.shape[1] * (self.heads // self.kv_heads) <= _MOST_ROWS
         cos, sin = self.angles(spots.live)
         if kernels is None and spots.start is not None:
-            here = slice(spots.start, spots.start + spots.positions.shape[1])
+            here = slice(spots.start, spots.start + length)
             cos, sin = (angles[here][None, None] for angles in (cos, sin))
         elif kernels is None:
             cos, sin = (angles[spots.positions].unsqueeze(1) for angles in (cos, sin))
-        mask = None if few else self._mask(spots)
-        return Sight(spots=spots, kernels=kernels, few=few, cos=cos, sin=sin, mask=mask)
+        new = rows = None
+        if kernels is None and spots.start is not None:
+            new = _views(cache, batch, spots.start, length)
+        elif kernels is None:
+            rows = torch.arange(batch, device=spots.positions.device).unsqueeze(1)
+        return Sight(
+            spots=spots,
+            kernels=kernels,
+            few=few,
+            cos=cos,
+            sin=sin,
+            mask=None if few else self._mask(spots),
+            keys=cache.keys.unbind(),
+            values=cache.values.unbind(),
+            seen=() if few else _views(cache, batch, 0, spots.live),
+            new=new,
+            rows=rows,
+        )
 
-    def __call__(self, joined: Tensor, keys: Tensor, values: Tensor, sight: Sight) -> Tensor:
-        """(B·L, (H + 2 H_kv) W) queries, keys and values -> (B·L, H W); the cache's buffers are (B, H_kv, S, W)."""
+    def __call__(self, joined: Tensor, layer: int, sight: Sight) -> Tensor:
+        """(B·L, (H + 2 H_kv) W) queries, keys and values of a layer, counted from 0 -> (B·L, H W)."""
         spots = sight.spots
         batch, length = spots.positions.shape
         if sight.kernels:
+            keys, values = sight.keys[layer], sight.values[layer]
             positions = (sight.cos, sight.sin, spots.positions)
             query = sight.kernels.turn_and_keep(joined, *positions, keys, values, self.heads)
             if sight.few:
@@ -92,32 +121,28 @@ class Attention:
                 return seen.view(batch * length, -1)
             query = query.transpose(1, 2)
         else:
-            query = self._turn_and_keep(joined, keys, values, sight)
+            query = self._turn_and_keep(joined, layer, sight)
         seen = F.scaled_dot_product_attention(
             query,
-            keys[:batch, :, : spots.live],
-            values[:batch, :, : spots.live],
+            *sight.seen[layer],
             attn_mask=sight.mask,
             is_causal=sight.mask is None and length > 1,
             enable_gqa=self.heads != self.kv_heads,
         )
         return seen.transpose(1, 2).reshape(batch * length, -1)
 
-    def _turn_and_keep(self, joined: Tensor, keys: Tensor, values: Tensor, sight: Sight) -> Tensor:
+    def _turn_and_keep(self, joined: Tensor, layer: int, sight: Sight) -> Tensor:
         """Keys and values go into the cache; returns the queries, (B, H, L, W)."""
-        spots = sight.spots
-        batch, length = spots.positions.shape
+        batch, length = sight.spots.positions.shape
         heads = joined.view(batch, length, -1, self.width).transpose(1, 2)  # (B, H + 2 H_kv, L, W)
-        turned = _rotated(heads[:, : self.heads + self.kv_heads], sight.cos, sight.sin)
-        query, key = turned.split((self.heads, self.kv_heads), dim=1)
-        value = heads[:, self.heads + self.kv_heads :]
-        if spots.start is not None:
-            here = slice(spots.start, spots.start + length)
-            keys[:batch, :, here], values[:batch, :, here] = key, value
+        turning, value = heads.split((self.heads + self.kv_heads, self.kv_heads), dim=1)
+        query, key = _rotated(turning, sight.cos, sight.sin).split((self.heads, self.kv_heads), dim=1)
+        if sight.new is not None:
+            for place, found in zip(sight.new[layer], (key, value), strict=True):
+                place.copy_(found)
         else:
-            rows = torch.arange(batch, device=joined.device).unsqueeze(1)
-            keys[rows, :, spots.positions] = key.transpose(1, 2)
-            values[rows, :, spots.positions] = value.transpose(1, 2)
+            for buffer, found in ((sight.keys[layer], key), (sight.values[layer], value)):
+                buffer[sight.rows, :, sight.spots.positions] = found.transpose(1, 2)
         return query
 
     def angles(self, count: int) -> tuple[Tensor, Tensor]:
@@ -146,7 +171,13 @@ def _rotated(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotary positions on the first of the head's width, the rest as it is; `sin` has the half's sign in it."""
     width = cos.shape[-1]
     turning = x if width == x.shape[-1] else x[..., :width]
-    other = turning.unflatten(-1, (2, width // 2)).flip(-2).flatten(-2)
+    other = turning.roll(width // 2, dims=-1)
     # In 16 bits the library rounds both terms before it adds them.
     turned = turning * cos + other * sin if x.dtype.itemsize < 4 else torch.addcmul(turning * cos, other, sin)
     return turned if width == x.shape[-1] else torch.cat([turned, x[..., width:]], dim=-1)
+
+
+def _views(cache: KeyValueCache, batch: int, start: int, length: int) -> list[tuple[Tensor, Tensor]]:
+    """Of every layer, keys and values of some tokens of the first sequences."""
+    parts = [buffer[:, :batch, :, start : start + length].unbind() for buffer in (cache.keys, cache.values)]
+    return list(zip(*parts, strict=True))

@@ -86,7 +86,7 @@ class KeyValueCache:
         what = f"the keys and values of {sequences} sequences of {rounded_up(tokens)} tokens"
         refuse_too_much(self.shape.bytes_of(sequences, tokens), what, self.shape.device)
 
-    def move(self, source: KeyValueCache, rows: Tensor, tokens: int) -> None:
-        """Copies the first tokens of all sequences of another cache into rows of this one."""
+    def take(self, source: KeyValueCache, rows: Tensor, tokens: int) -> None:
+        """Copies the first tokens of rows of another cache into its own first rows, in their order."""
         for mine, theirs in ((self.keys, source.keys), (self.values, source.values)):
-            mine[:, rows, :, :tokens] = theirs[:, :, :, :tokens]
+            mine[:, : len(rows), :, :tokens] = theirs[:, rows, :, :tokens]

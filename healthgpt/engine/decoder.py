@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from healthgpt.engine.attention import Attention, Spots
 from healthgpt.engine.cache import CacheShape, KeyValueCache
 from healthgpt.engine.linear import FusedLinear, fuse
+from healthgpt.engine.norm import RmsNorm
 from healthgpt.engine.triton_use import kernels_for
 from healthgpt.hlora import TaskLinear
 from healthgpt.model import HealthGPTForConditionalGeneration
@@ -37,10 +37,10 @@ class UnsupportedError(ValueError):
 class Layer:
     """One layer of the LLM for one task."""
 
-    norm: Tensor
+    norm: RmsNorm
     queries: FusedLinear
     out: FusedLinear
-    second_norm: Tensor
+    second_norm: RmsNorm
     gates: FusedLinear
     down: FusedLinear
 
@@ -57,7 +57,7 @@ class Decoder:
         config = body.config
         self.embeddings, self.head = embeddings, head
         self._layers = layers
-        self._norm, self._epsilon = body.norm.weight, float(config.rms_norm_eps)
+        self._norm = RmsNorm(body.norm.weight, config.rms_norm_eps)
         self._activation: Callable[[Tensor], Tensor] = _activation_of(body.layers[0].mlp)
         self.attention = Attention(config, body.rotary_emb, embeddings, _window_of(config))
         self.cache_shape = CacheShape(
@@ -76,25 +76,27 @@ class Decoder:
         """(..., D) -> (..., V), or only some rows of the head."""
         return F.linear(hidden, self.head[rows])
 
-    def read(self, x: Tensor, cache: KeyValueCache, spots: Spots) -> Tensor:
-        """Embeddings of new tokens -> what the head takes, keys and values going into the cache: (B, L, D) -> same."""
+    def read(self, x: Tensor, cache: KeyValueCache, spots: Spots, wanted: Tensor | None = None) -> Tensor:
+        """Embeddings of new tokens -> what the head takes of them, keys and values going into the cache.
+
+        Args:
+            x: (B, L, D).
+            wanted: tokens that the head is to see, their places in (B·L); None is all of them.
+
+        Returns:
+            (B, L, D), or (wanted, D).
+        """
         batch, length, width = x.shape
-        sight = self.attention.sight(spots)
+        sight = self.attention.sight(spots, cache)
         x = x.reshape(batch * length, width)
         for number, layer in enumerate(self._layers):
-            joined = layer.queries(self._normed(x, layer.norm))
-            x = x + layer.out(self.attention(joined, cache.keys[number], cache.values[number], sight))
-            x = x + layer.down(self._gated(layer.gates(self._normed(x, layer.second_norm))))
-        return self._normed(x, self._norm).view(batch, length, width)
-
-    def _normed(self, x: Tensor, weight: Tensor) -> Tensor:
-        """RMSNorm; in 16 bits rounded before the weight is applied, as the library does."""
-        kernels = kernels_for(x)
-        if kernels:
-            return kernels.normed(x, weight, self._epsilon)
-        if x.dtype.itemsize < 4:
-            return weight * F.rms_norm(x.float(), (x.shape[-1],), None, self._epsilon).to(x.dtype)
-        return F.rms_norm(x, (x.shape[-1],), weight, self._epsilon)
+            seen = self.attention(layer.queries(layer.norm(x)), number, sight)
+            if wanted is not None and layer is self._layers[-1]:  # the others have left their keys and values
+                x, seen = x[wanted], seen[wanted]
+            x = x + layer.out(seen)
+            x = x + layer.down(self._gated(layer.gates(layer.second_norm(x))))
+        x = self._norm(x)
+        return x.view(batch, length, width) if wanted is None else x
 
     def _gated(self, joined: Tensor) -> Tensor:
         """(B·L, 2 I) gate and what it lets through -> (B·L, I)"""
@@ -105,28 +107,6 @@ class Decoder:
         return self._activation(gate) * up
 
 
-def read_prompts(
-    decoder: Decoder, prompts: Sequence[Tensor], room: int = 0, cache: KeyValueCache | None = None
-) -> tuple[KeyValueCache, Tensor]:
-    """Reads prompts (each (L, D)) into a cache, by default a new one with room for so many more tokens.
-
-    Returns:
-        the cache, and what the head takes of each prompt's last token, (B, D).
-
-    Raises:
-        MemoryError, torch.OutOfMemoryError: the cache does not fit.
-    """
-    lengths = [len(prompt) for prompt in prompts]
-    longest = max(lengths)
-    if cache is None:
-        cache = KeyValueCache(decoder.cache_shape, len(prompts), longest + room)
-    x = torch.nn.utils.rnn.pad_sequence(list(prompts), batch_first=True)
-    positions = torch.arange(longest, device=x.device).expand(len(prompts), -1)
-    hidden = decoder.read(x, cache, Spots(positions=positions, start=0, live=longest))
-    ends = torch.tensor(lengths, device=x.device) - 1
-    return cache, hidden[torch.arange(len(prompts), device=x.device), ends]
-
-
 def decoders_of(network: HealthGPTForConditionalGeneration) -> dict[Task, Decoder]:
     """A decoder for every task of a network, over one copy of its weights.
 
@@ -135,7 +115,7 @@ def decoders_of(network: HealthGPTForConditionalGeneration) -> dict[Task, Decode
     """
     body = network.model.language_model
     _refuse_what_is_unknown(body)
-    tasks = network.tasks
+    tasks, epsilon = network.tasks, body.config.rms_norm_eps
     linears = [module for module in body.modules() if isinstance(module, nn.Linear | TaskLinear)]
     size = sum(_base(module).weight.nbytes for module in linears if not isinstance(module, TaskLinear))
     into_one = next(body.parameters()).device.type != "cpu" or size <= _SMALL
@@ -151,8 +131,8 @@ def decoders_of(network: HealthGPTForConditionalGeneration) -> dict[Task, Decode
         for task in tasks:
             layers[task].append(
                 Layer(
-                    norm=block.input_layernorm.weight,
-                    second_norm=block.post_attention_layernorm.weight,
+                    norm=RmsNorm(block.input_layernorm.weight, epsilon),
+                    second_norm=RmsNorm(block.post_attention_layernorm.weight, epsilon),
                     **{name: made[task] for name, made in parts.items()},
                 )
             )

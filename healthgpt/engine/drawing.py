@@ -1,6 +1,6 @@
 """Images: for every prompt so many codes, without a look at them before the last one is chosen.
 
-Legend: B prompts, L tokens, D width, N codes of an image.
+Legend: B prompts, N codes of an image.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from healthgpt.engine.choosing import Chooser, refuse_nan
-from healthgpt.engine.decoder import Decoder, Spots, read_prompts
+from healthgpt.engine.decoder import Decoder, Spots
+from healthgpt.engine.prompts import EmbeddedPrompt, read_prompts
 from healthgpt.engine.stepping import Steppers
 from healthgpt.vocabulary import ImageVocabulary
 
@@ -21,7 +22,7 @@ Watch = Callable[[Tensor], None]
 def draw_codes(
     decoder: Decoder,
     chooser: Chooser,
-    prompts: Sequence[Tensor],
+    prompts: Sequence[EmbeddedPrompt],
     vocabulary: ImageVocabulary,
     num_codes: int,
     watch: Watch | None = None,
@@ -30,7 +31,6 @@ def draw_codes(
     """The ids of each prompt's codes.
 
     Args:
-        prompts: (L, D) embeddings of each.
         watch: is told of every code, (B,) indices, as soon as it is chosen.
         steppers: for plain greedy drawing without a look from the host; None draws step by step.
 
@@ -71,7 +71,7 @@ def draw_codes(
 def _draw_by_steps(
     decoder: Decoder,
     steppers: Steppers,
-    prompts: Sequence[Tensor],
+    prompts: Sequence[EmbeddedPrompt],
     vocabulary: ImageVocabulary,
     num_codes: int,
     watch: Watch | None,

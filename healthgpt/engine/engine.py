@@ -15,6 +15,7 @@ from healthgpt.engine.cohorts import answer_together
 from healthgpt.engine.decoder import Decoder, UnsupportedError, decoders_of
 from healthgpt.engine.drawing import draw_codes
 from healthgpt.engine.graphs import steppers_for
+from healthgpt.engine.prompts import EmbeddedPrompt, embed_prompts
 from healthgpt.engine.speculation import Guesser, draw_codes_ahead
 from healthgpt.generation import Generator
 from healthgpt.model import HealthGPTForConditionalGeneration
@@ -55,14 +56,14 @@ class Engine:
         limits: Sequence[int],
         *,
         confidence: FirstTokenConfidence | None = None,
-        watch: Callable[[int], bool] | None = None,
+        watch: Sequence[Callable[[int], bool]] | None = None,
     ) -> list[list[int]]:
         """Ids of each prompt's answer, its stop token included.
 
         Args:
             limits: tokens that each may have.
             confidence: is told how probable first tokens are; for greedy decoding.
-            watch: of a single prompt, is told of every token; a false answer ends the decoding.
+            watch: for each prompt, is told of every token of its answer; false ends it. Nobody is told of beams.
 
         Raises:
             FloatingPointError: logits that are no numbers.
@@ -71,13 +72,15 @@ class Engine:
         if self._decoders is None or settings.num_beams > 1:
             with self.oracle.lock:  # another thread may be at steps that are kept
                 self.release()
-            return self.oracle.generate(prompts, settings, max(limits), confidence=confidence, watch=watch)
+            told = watch if settings.num_beams == 1 else None
+            return self.oracle.generate(prompts, settings, max(limits), confidence=confidence, watch=told)
         with self.oracle.lock, torch.inference_mode():
             decoder = self._decoders[prompts[0].task]
             chooser = self._chooser(settings)
+            nobody: list[Callable[[int], bool] | None] = [None] * len(prompts)
             texts = [
-                Text(prompt=embedded, most=limit, watch=watch)
-                for embedded, limit in zip(self._embedded(prompts), limits, strict=True)
+                Text(prompt=embedded, most=limit, watch=told)
+                for embedded, limit, told in zip(self._embedded(prompts), limits, watch or nobody, strict=True)
             ]
             if self._steppers and chooser.plain:
                 answer_together(decoder, self._steppers, texts, frozenset(self.stop_ids))
@@ -109,7 +112,8 @@ class Engine:
 
         Args:
             given: of a single prompt, the codes of its image, (rows, columns): they help to guess, and change nothing.
-            watch: is told of every code as soon as it is chosen, (B,) indices.
+            watch: is told of every code as soon as it is chosen, (B,) indices; transformers' `generate` tells of
+                single prompts without beams only.
 
         Raises:
             FloatingPointError: logits that are no numbers.
@@ -118,7 +122,8 @@ class Engine:
         if self._decoders is None or settings.num_beams > 1:
             with self.oracle.lock:  # another thread may be at steps that are kept
                 self.release()
-            return self.oracle.generate(prompts, settings, num_codes, codes_of=vocabulary)
+            told = _telling_codes(watch, vocabulary) if watch and len(prompts) == settings.num_beams == 1 else None
+            return self.oracle.generate(prompts, settings, num_codes, codes_of=vocabulary, watch=told and [told])
         with self.oracle.lock, torch.inference_mode():
             decoder = self._decoders[prompts[0].task]
             chooser = self._chooser(settings, vocabulary)
@@ -141,11 +146,17 @@ class Engine:
         penalty = settings.repetition_penalty or self.oracle.repetition_penalty
         return Chooser(settings, penalty, self.oracle.top_k, codes_of)
 
-    def _embedded(self, prompts: Sequence[Prompt]) -> list[Tensor]:
-        """(L, D) embeddings of each prompt."""
-        ids, mask, pixels = self._processor.batch(prompts)
+    def _embedded(self, prompts: Sequence[Prompt]) -> list[EmbeddedPrompt]:
         self._network.route(prompts[0].task)
-        device = self._network.get_input_embeddings().weight.device
-        embeds = self._network.embed_prompt(ids.to(device), pixels)
-        lengths = mask.sum(dim=1).tolist()
-        return [row[row.shape[0] - length :] for row, length in zip(embeds, lengths, strict=True)]
+        return embed_prompts(self._network, self._processor, prompts)
+
+
+def _telling_codes(watch: Callable[[Tensor], None], vocabulary: ImageVocabulary) -> Callable[[int], bool]:
+    """A watcher of tokens that tells one of codes."""
+
+    def told(token: int) -> bool:
+        if token != vocabulary.end_id:
+            watch(torch.tensor([token - vocabulary.first_code_id]))
+        return True
+
+    return told

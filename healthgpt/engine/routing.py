@@ -24,7 +24,8 @@ def add_routed(out: Tensor, low: Tensor, gates: Tensor | None, up: Tensor, scale
         low = low * scale
     if gates is not None:
         shares = gates.softmax(dim=-1)
-        low = (low.unflatten(-1, (shares.shape[-1], -1)) * shares.unsqueeze(-1)).flatten(-2)
+        experts, rank = shares.shape[1], low.shape[1]
+        low = (low.view(-1, experts, rank // experts) * shares.unsqueeze(-1)).view(-1, rank)
     if out.dtype.itemsize < 4:  # the layers round the term before they add it, and so do we
         out += low @ up.T
     else:

@@ -9,7 +9,7 @@ are known after it. What is drawn mostly resembles what was given, place by plac
 
 whichever has been right most often lately.
 
-Legend: L tokens of the prompt, D width, N codes of an image, W codes in a row.
+Legend: N codes of an image, W codes in a row.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import torch
 from torch import Tensor
 
 from healthgpt.engine.choosing import refuse_nan
-from healthgpt.engine.decoder import Decoder, Spots, read_prompts
+from healthgpt.engine.decoder import Decoder, Spots
+from healthgpt.engine.prompts import EmbeddedPrompt, read_prompts
 from healthgpt.vocabulary import ImageVocabulary
 
 _MOST_GUESSES = 16  # in a pass
@@ -86,7 +87,7 @@ class Tally:
 
 def draw_codes_ahead(
     decoder: Decoder,
-    prompt: Tensor,
+    prompt: EmbeddedPrompt,
     vocabulary: ImageVocabulary,
     num_codes: int,
     guesser: Guesser,
@@ -95,7 +96,6 @@ def draw_codes_ahead(
     """The ids of one prompt's codes, as `drawing.draw_codes` chooses them greedily.
 
     Args:
-        prompt: (L, D) embeddings.
         watch: is told of every code, (1,) indices, as soon as it is known.
 
     Raises:
@@ -122,8 +122,8 @@ def draw_codes_ahead(
         guesser.learn(codes, known)
         guesses = guesser.guess(codes, min(_MOST_GUESSES, num_codes - len(codes) - 1))
         start = len(prompt) + len(codes) - 1
-        ids = torch.tensor([[first + code for code in (codes[-1], *guesses)]], device=prompt.device)
-        positions = torch.arange(start, start + ids.shape[1], device=prompt.device).unsqueeze(0)
+        ids = torch.tensor([[first + code for code in (codes[-1], *guesses)]], device=hidden.device)
+        positions = torch.arange(start, start + ids.shape[1], device=hidden.device).unsqueeze(0)
         spots = Spots(positions=positions, start=start, live=start + ids.shape[1])
         hidden = decoder.read(decoder.embed(ids), cache, spots)[0]
         tally.passes += 1

@@ -2,7 +2,7 @@
 
 A step is the same work whether it is done at once or replayed from a CUDA graph; only `graphs` knows the difference.
 
-Legend: B sequences, L tokens of a prompt, D width, V rows of the head, N tokens that there is room for.
+Legend: B sequences, V rows of the head, N tokens that there is room for.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from healthgpt.engine.cache import KeyValueCache
-from healthgpt.engine.decoder import Decoder, Spots, read_prompts
+from healthgpt.engine.decoder import Decoder, Spots
 from healthgpt.engine.memory import free_bytes
+from healthgpt.engine.prompts import EmbeddedPrompt, read_prompts
 
 _GRAIN = 512  # sequences up to a multiple of so many tokens share a captured step
 _MOST_CAPTURES = 6  # of a stepper; the one not used for longest goes first
@@ -65,8 +66,8 @@ class Stepper:
         self._token, self._position, self._place = torch.zeros(3, sequences, 1, dtype=torch.long, device=device)
         self._longest = self.known = 0
 
-    def begin(self, prompts: Sequence[Tensor]) -> Tensor:
-        """Reads prompts, (L, D) each, and chooses their first tokens; returns the logits of these, (B, V)."""
+    def begin(self, prompts: Sequence[EmbeddedPrompt]) -> Tensor:
+        """Reads prompts, and chooses their first tokens; returns the logits of these, (B, V)."""
         self.cache.clear()
         lengths = [len(prompt) for prompt in prompts]
         _, hidden = read_prompts(self._decoder, prompts, cache=self.cache)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from healthgpt.batch.pictures import Failure, pictures_of
 from healthgpt.batch.questions import Question, Questions
+from healthgpt.batch.reading import Failure, pictures_of
 from healthgpt.evaluation.comparison import Finished
 from healthgpt.evaluation.drawings import at_size
 from healthgpt.evaluation.pictures import Picture
@@ -126,7 +126,7 @@ def _given(run: Finished, benchmark: str, samples: Iterable[Mapping[str, Any]]) 
 def _seen(question: Question) -> Given:
     if not question.images:
         return Given()
-    pictures = pictures_of(question)
+    pictures = pictures_of((question.images, question.view))
     if isinstance(pictures, Failure):
         return Given(missing=pictures.reason, num_images=len(question.images))
     return Given(image=pictures[0], num_images=len(pictures))

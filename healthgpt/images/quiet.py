@@ -12,11 +12,12 @@ from contextlib import contextmanager
 def quiet(logger: str) -> Iterator[None]:
     """Without Python's warnings, and without the messages of a library's logger."""
     messages = logging.getLogger(logger)
-    level = messages.level
-    messages.setLevel(logging.CRITICAL + 1)
+    # Not by its level: a change of that makes every logger of the process look its own up again.
+    before = messages.handlers, messages.propagate
+    messages.handlers, messages.propagate = [logging.NullHandler()], False
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        messages.setLevel(level)
+        messages.handlers, messages.propagate = before

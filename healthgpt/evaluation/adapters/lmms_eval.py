@@ -21,7 +21,7 @@ from lmms_eval.api.instance import Instance
 from lmms_eval.api.model import lmms
 from tqdm import tqdm
 
-from healthgpt.batch.pictures import Failure
+from healthgpt.batch.reading import Failure
 from healthgpt.batch.worker import Result, Worker
 from healthgpt.data.records import IMAGE_MARK
 from healthgpt.loading import choose_device

@@ -19,7 +19,7 @@ from typing import Any
 
 from vlmeval.vlm.base import BaseModel
 
-from healthgpt.batch.pictures import Failure
+from healthgpt.batch.reading import Failure
 from healthgpt.batch.worker import Worker
 from healthgpt.pipeline import Answer, HealthGPT, Request
 from healthgpt.tasks import Task

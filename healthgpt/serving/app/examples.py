@@ -1,0 +1,38 @@
+"""What a newcomer can try: synthetic images that come with the package, and what to ask of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+_FOLDER = Path(__file__).parents[2] / "examples"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    """One card of the gallery.
+
+    Attributes:
+        label: what it shows, in a few words.
+        image: None for an instruction that needs none.
+    """
+
+    label: str
+    instruction: str
+    image: Path | None = None
+
+
+EXAMPLES = (
+    Example(
+        label="Chest X-ray: what is wrong?",
+        instruction="What abnormality is seen in this image?",
+        image=_FOLDER / "chest_xray.png",
+    ),
+    Example(label="Brain CT to MRI", instruction="Turn this CT into an MRI.", image=_FOLDER / "brain_ct.png"),
+    Example(label="Brain MRI to CT", instruction="Turn this MRI into a CT.", image=_FOLDER / "brain_mri.png"),
+    Example(label="Brain MRI: describe it", instruction="Describe this image.", image=_FOLDER / "brain_mri.png"),
+    Example(
+        label="Report to X-ray",
+        instruction="Draw the chest X-ray of this report: The heart is enlarged.",
+    ),
+)
