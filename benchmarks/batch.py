@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import functools
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -94,22 +95,29 @@ def _row(what: str, value: float, unit: str, goal: str = "") -> dict[str, Any]:
     return {"what": what, "value": value, "unit": unit, "goal": goal}
 
 
-def _write_questions(folder: Path, count: int, texts: Sequence[str], task: Task | None = None) -> Path:
-    """A file of questions about phantoms; without a task, every twentieth is a drawing's."""
-    images = []
-    for number in range(14):
+def _write_images(folder: Path, count: int) -> list[str]:
+    """So many images of phantoms, or a few more."""
+    images: list[str] = []
+    numbers = itertools.count()
+    while len(images) < count:
+        number = next(numbers)
         for modality, image in draw_patient("test", 9, number).images.items():
             images.append(f"{number}-{modality}.png")
-            Image.fromarray(image).save(folder / images[-1])
-    path = folder / f"{task or 'both'}.jsonl"
+            if not (folder / images[-1]).exists():
+                Image.fromarray(image).save(folder / images[-1])
+    return images
+
+
+def _write_questions(
+    folder: Path, count: int, texts: Sequence[str], task: Task | None = None, per_image: int = 6
+) -> Path:
+    """A file of questions about phantoms, so many in a row about one image; without a task, some are for drawings."""
+    images = _write_images(folder, -(-count // per_image))
+    path = folder / f"{task or 'both'}-{per_image}.jsonl"
     with path.open("w") as file:
         for i in range(count):
             draws = i % 20 == 19 if task is None else task is Task.GENERATION
-            row = {
-                "question_id": i,
-                "image": images[i % len(images)],
-                "text": DRAWN if draws else texts[i % len(texts)],
-            }
+            row = {"question_id": i, "image": images[i // per_image], "text": DRAWN if draws else texts[i % len(texts)]}
             file.write(json.dumps(row | {"task": Task.GENERATION if draws else Task.COMPREHENSION}) + "\n")
     return path
 
@@ -119,11 +127,12 @@ def _write_questions(folder: Path, count: int, texts: Sequence[str], task: Task 
 
 def _speed(folder: Path, flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
     model = HealthGPT.from_pretrained("nano", device="cpu")
-    for task, count, unit in (
-        (Task.COMPREHENSION, flags.questions, "questions/s"),
-        (Task.GENERATION, flags.drawings, "drawings/s"),
+    for task, per_image, count, unit in (
+        (Task.COMPREHENSION, 6, flags.questions, "questions/s, six to an image"),
+        (Task.COMPREHENSION, 1, flags.questions, "questions/s, one to an image"),
+        (Task.GENERATION, 1, flags.drawings, "drawings/s"),
     ):
-        questions = Questions(source=_write_questions(folder, count, ASKED, task))
+        questions = Questions(source=_write_questions(folder, count, ASKED, task, per_image))
         ways: dict[str, Callable[[], float]] = {
             "one by one": lambda questions=questions: _one_by_one(model, questions),
             "the model alone": lambda questions=questions: _model_alone(model, questions, flags.batch_size),
@@ -248,7 +257,7 @@ def _answer_nothing(source: Path, output: Path) -> None:
 
 
 def _kills(folder: Path, flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    source = _write_questions(folder, flags.killed_questions, ASKED)
+    source = _write_questions(folder, flags.killed_questions, ASKED, per_image=100)
     whole, killed = folder / "whole" / "a.jsonl", folder / "killed" / "a.jsonl"
     counted = folder / "killed" / "kills.json"
     for path in (whole, killed):

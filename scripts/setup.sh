@@ -1,17 +1,21 @@
 #!/usr/bin/env bash
 # Creates .venv in the repository root and installs the pinned requirements; once that is done, a run takes no time.
 #   bash scripts/setup.sh        what the demos need
-#   bash scripts/setup.sh train  and what training needs
+#   bash scripts/setup.sh serve  and what the web app and the API need
+#   bash scripts/setup.sh train  and what training needs (not the app)
 #   bash scripts/setup.sh dev    and what the tests need
+#   bash scripts/setup.sh docs   and what the website is built and checked with
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 profile=${1:-run}
 case $profile in
 run) requirements=(requirements.txt) ;;
+serve) requirements=(requirements.txt requirements-serve.txt) ;;
 train) requirements=(requirements.txt requirements-train.txt) ;;
-dev) requirements=(requirements.txt requirements-train.txt requirements-dev.txt) ;;
-*) echo "setup: unknown profile $profile, expected run, train or dev" >&2; exit 2 ;;
+dev) requirements=(requirements.txt requirements-serve.txt requirements-train.txt requirements-dev.txt) ;;
+docs) requirements=(requirements.txt requirements-serve.txt requirements-train.txt requirements-dev.txt requirements-docs.txt) ;;
+*) echo "setup: unknown profile $profile, expected run, serve, train, dev or docs" >&2; exit 2 ;;
 esac
 wanted=$(cat "${requirements[@]}" pyproject.toml | cksum)
 stamp=.venv/.installed-$profile
@@ -36,6 +40,9 @@ echo "setup: installing ${requirements[*]} (once)" >&2
 echo "$wanted" >"$stamp"
 # A larger set-up holds the smaller ones.
 cat requirements.txt pyproject.toml | cksum >.venv/.installed-run
-if [ "$profile" = dev ]; then
+if [ "$profile" = dev ] || [ "$profile" = docs ]; then
+    cat requirements.txt requirements-serve.txt pyproject.toml | cksum >.venv/.installed-serve
     cat requirements.txt requirements-train.txt pyproject.toml | cksum >.venv/.installed-train
+    cat requirements.txt requirements-serve.txt requirements-train.txt requirements-dev.txt pyproject.toml |
+        cksum >.venv/.installed-dev
 fi

@@ -5,6 +5,8 @@
     <!-- nano -->            what the miniature reaches, beside its goals
     <!-- nano-speed -->      how fast it is
     <!-- nano-ablations -->  the paper's ablations in miniature
+    <!-- engine -->          how fast the engine decodes, beside the original's way
+    <!-- batch -->           what batches gain, cost and survive
 
 With --check nothing is written, and a table that is out of date is an error.
 """
@@ -23,7 +25,7 @@ from healthgpt.nano.goals import goals_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", ROOT / "docs" / "nano.md", ROOT / "docs" / "ablations.md")
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("nano", "ablations", "engine", "batch")))
 
 
 def nano() -> str:
@@ -44,7 +46,33 @@ def ablations() -> str:
     return ablations_table(read_records(folder) if folder.is_dir() else {})
 
 
-TABLES: dict[str, Callable[[], str]] = {"nano": nano, "nano-speed": speed, "nano-ablations": ablations}
+def engine() -> str:
+    rows = read_json(RESULTS / "engine.json")["rows"]
+    lines = ["| | way | at once | prefill | step | tokens/s | times the original's alone | share of the floor |"]
+    lines.append("|---|---|---|---|---|---|---|---|")
+    lines += [
+        f"| {row['task']} | {row['way']} | {row['batch']} | {row['prefill_ms']:.1f} ms | {row['step_ms']:.2f} ms "
+        f"| {row['tokens_per_second']:,.0f} | {row['speed_up']:.2f} | {row['floor']:.0%} |"
+        for row in rows
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def batch() -> str:
+    lines = ["| | | goal |", "|---|---|---|"]
+    for row in read_json(RESULTS / "batch.json")["rows"]:
+        value = f"{row['value']:,.0f}" if row["value"] == round(row["value"]) else f"{row['value']:.3g}"
+        lines.append(f"| {row['what']} | {value} {row['unit']} | {row['goal']} |")
+    return "\n".join(lines) + "\n"
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "nano": nano,
+    "nano-speed": speed,
+    "nano-ablations": ablations,
+    "engine": engine,
+    "batch": batch,
+}
 
 
 def updated(text: str) -> str:

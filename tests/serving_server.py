@@ -26,16 +26,16 @@ XRAY, CT = EXAMPLES / "chest_xray.png", EXAMPLES / "brain_ct.png"
 class RunningServer:
     """The command in a process of its own, its log in a file."""
 
-    def __init__(self, *flags: object, environment: dict[str, str] | None = None, wait: bool = True):
+    def __init__(self, *flags: object, log: Path | None = None, wait: bool = True):
         self._folder = tempfile.TemporaryDirectory(prefix="test-serving-")
-        self._log = Path(self._folder.name) / "log.jsonl"
+        self._log = log or Path(self._folder.name) / "log.jsonl"
         command = [sys.executable, "-m", "healthgpt.cli", "serve", "--device", "cpu", "--port", "0", *map(str, flags)]
-        with self._log.open("wb") as log:
+        with self._log.open("wb") as written:
             self.process = subprocess.Popen(
                 command,
                 cwd=ROOT,
-                stderr=log,
-                env={**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})},
+                stderr=written,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
                 start_new_session=True,
             )
         self.url = ""

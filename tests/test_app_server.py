@@ -18,6 +18,8 @@ from app_server import app, residents  # noqa: F401 (fixtures)
 from PIL import Image
 
 from healthgpt.serving.app.examples import EXAMPLES
+from healthgpt.serving.app.sessions import Turn
+from healthgpt.tasks import Task
 
 gradio_client = pytest.importorskip("gradio_client", reason="no gradio here: bash scripts/setup.sh dev")
 ROOT = Path(__file__).parents[1]
@@ -180,9 +182,14 @@ def test_other_names_and_other_pages_are_kept_out(app):  # noqa: F811
         assert foreign.headers.get("access-control-allow-origin") != "https://evil.example"
 
 
-def test_private_events_cannot_be_called_by_name(app):  # noqa: F811
-    for name in ("say", "open_upload", "report", "look"):
-        assert "event: complete" not in call(app, name, [])
+def test_a_program_that_calls_a_pages_events_gets_nobodys_page(app):  # noqa: F811
+    other = app.sessions.of("somebody else")
+    other.add(Turn(instruction="What is mine?", task=Task.COMPREHENSION, reason=None, model="nano", done=True))
+    for _ in range(2):
+        assert "Nothing to report yet" in call(app, "report", [])
+    with pytest.raises(ValueError, match="belongs to a page"):
+        app.sessions.of(None)
+    other.close()
 
 
 def test_downloads_need_the_pages_token(app):  # noqa: F811
@@ -218,13 +225,12 @@ def test_a_password_is_asked_for(residents):  # noqa: F811
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", [["-m", "healthgpt.cli", "app"], ["demo/app.py"]])
-def test_the_command_serves_and_ends_in_good_order(command, tmp_path):
+def test_the_command_serves_and_ends_in_good_order(tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     environment = {**os.environ, "TMPDIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        [sys.executable, *command, "--port", str(port), "--device", "cpu"],
+        [sys.executable, "demo/app.py", "--port", str(port), "--device", "cpu"],
         cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:

@@ -1,5 +1,6 @@
 """The parts of the API by themselves: conversations, decoding, stop strings, keys, addresses, desk, image readers."""
 
+import contextlib
 import dataclasses
 import ipaddress
 import os
@@ -10,7 +11,7 @@ import subprocess
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import pytest
@@ -279,7 +280,8 @@ class Pictures(BaseHTTPRequestHandler):
         data = XRAY.read_bytes() if self.path != "/large" else bytes(2**20)
         self.send_header("Content-Length", str(len(data) + (9 if self.path == "/short" else 0)))
         self.end_headers()
-        self.wfile.write(data)
+        with contextlib.suppress(OSError):  # the client had enough
+            self.wfile.write(data)
 
     def log_message(self, *_: object) -> None:
         pass
@@ -298,7 +300,7 @@ def image_host(tmp_path_factory):
         pytest.skip("openssl made no certificate")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "crt", folder / "key")
-    server = HTTPServer(("127.0.0.1", 0), Pictures)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Pictures)
     server.socket = context.wrap_socket(server.socket, server_side=True)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
@@ -326,7 +328,7 @@ def test_images_are_fetched_from_hosts_that_are_named(image_host):
         (f"https://127.0.0.1:{port}/a.png", "not on the list"),
         ("https://localhost/a.png", "not on the list"),
         (f"https://localhost:{port}/a b.png", "have to be encoded"),
-        (f"https://localhost:{port}\\@example.org/", "cannot be read|not on the list|encoded"),
+        (f"https://localhost:{port}\\@example.org/", "none of https"),
         ("https://localhost:99999999/", "cannot be read"),
     ):
         with pytest.raises(ApiError, match=said):

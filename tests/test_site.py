@@ -180,7 +180,7 @@ def test_training_takes_what_the_dry_run_says() -> None:
     row = rows["m3", "stage3_comprehension"]
     assert f"{row['trained'] / 1e6:.1f}" == "115.5"  # docs/training.md
     assert f"{row['memory_bytes']['1']['0'] / 2**30:.1f}" == "9.5"
-    assert "115.5 M" in training_cost.table("m3")
+    assert "115.5&nbsp;M" in training_cost.table("m3")
 
 
 def test_tables_in_the_pages_are_those_of_the_results() -> None:

@@ -33,7 +33,7 @@ VIEWS = {"desk": {"width": 1366, "height": 850}, "phone": {"width": 390, "height
 # One page of each kind.
 PAGES = (
     "index.html", "start.html", "results.html", "concepts/hlora.html", "reference/pipeline.html", "reference/cli.html",
-    "nano.html", "sources/README.html", "faq.html", "training_cost.html",
+    "nano.html", "sources/index.html", "faq.html", "training_cost.html",
 )  # fmt: skip
 MOST_BYTES = 500_000
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: apt-get install chromium")]
@@ -97,7 +97,7 @@ class Visit:
         self.page = self.context.new_page()
         self.page.add_init_script(SHIFT)
         self.page.on("request", lambda request: self.requests.append(request.url))
-        self.page.on("response", self._responses.append)
+        self.page.on("response", lambda response: self._responses.append(response))
         self.page.on(
             "console", lambda said: self.errors.append(said.text) if said.type in ("error", "warning") else None
         )

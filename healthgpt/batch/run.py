@@ -7,8 +7,9 @@ import hashlib
 import re
 import signal
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -28,7 +29,7 @@ from healthgpt.pipeline import Answer
 # More digits would tell which questions ran together: padding changes the sixth (float32), so that an interrupted run's
 # file would differ from a whole one's.
 _CONFIDENCE_DIGITS = 3
-_WRITERS = 4  # threads that write pictures, each of which waits for the disk
+_SAVERS = 4  # threads that save pictures, each of which waits for the disk
 Work = Callable[[Iterator[Batch]], Iterator[tuple[Batch, list[Result]]]]
 
 
@@ -108,19 +109,53 @@ def run_batch(
         return
     end = int(np.flatnonzero(todo)[-1]) + 1
     pending = ((place, question) for place, question in enumerate(islice(questions, end)) if todo[place])
-    with ThreadPoolExecutor(_WRITERS) as writers:
+    stopped = False
+    with _Writing(answers, drawings) as writing:
         for batch, results in work(batches_of(pending, batch_size)):
-            answers.refuse_others(batch.questions, batch.places)
-            record = functools.partial(_record, answers, drawings)
-            written = writers.map(record, batch.questions, results)
-            records = list(zip(batch.places, written, strict=True))
-            answers.add(records)
-            done, failed = done + len(records), failed + sum("error" in record for _, record in records)
-            yield Progress(done=done, failed=failed, total=total)
-            if stop():
+            writing.add(batch, results)
+            stopped = stop()
+            for count, errors in writing.written(but=0 if stopped else 1):
+                done, failed = done + count, failed + errors
+                yield Progress(done=done, failed=failed, total=total)
+            if stopped:
                 return
+        for count, errors in writing.written(but=0):
+            done, failed = done + count, failed + errors
+            yield Progress(done=done, failed=failed, total=total)
     if done < total:
         raise ValueError(f"{questions.source}: {total - done} of its questions are gone since the beginning")
+
+
+class _Writing:
+    """Answers on their way to the disk, while the next batch is at work."""
+
+    def __init__(self, answers: AnswerFile, drawings: Path):
+        self._answers, self._drawings = answers, drawings
+        self._savers, self._writer = ThreadPoolExecutor(_SAVERS), ThreadPoolExecutor(1)
+        self._waiting: deque[Future[tuple[int, int]]] = deque()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._writer.shutdown()
+        self._savers.shutdown()
+
+    def add(self, batch: Batch, results: list[Result]) -> None:
+        """Begins to write the results of a batch."""
+        self._waiting.append(self._writer.submit(self._write, batch, results))
+
+    def written(self, *, but: int) -> Iterator[tuple[int, int]]:
+        """Answers and failures of each batch that is on the disk, once no more than so many are not."""
+        while self._waiting and (len(self._waiting) > but or self._waiting[0].done()):
+            yield self._waiting.popleft().result()
+
+    def _write(self, batch: Batch, results: list[Result]) -> tuple[int, int]:
+        self._answers.refuse_others(batch.questions, batch.places)
+        record = functools.partial(_record, self._answers, self._drawings)
+        records = list(zip(batch.places, self._savers.map(record, batch.questions, results), strict=True))
+        self._answers.add(records)
+        return len(records), sum("error" in record for _, record in records)
 
 
 def _record(answers: AnswerFile, drawings: Path, question: Question, result: Result) -> dict[str, Any]:

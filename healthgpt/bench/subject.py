@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image, ImageChops
 from torch import Tensor
 
 from healthgpt.bench.floor import Sizes
@@ -109,14 +110,15 @@ class Subject:
         return self.network.get_input_embeddings().weight.dtype
 
     def prompts(self, task: Task, count: int) -> list[Prompt]:
-        """So many different prompts; the first one, of a drawing, is of the image that `given` knows the codes of."""
+        """So many different prompts, each of an image of its own, so that nothing can be read once for several.
+
+        The first one, of a drawing, is of the image that `given` knows the codes of.
+        """
         if isinstance(self.processor, IdPrompts) and self.shape:
             return [self.processor.random_prompt(task, self.shape.text, seed) for seed in range(count)]
         asked = _ASKED[task]
         return [
-            self.processor.prompt(
-                task, asked[place // len(_IMAGES) % len(asked)], [_EXAMPLES / _IMAGES[place % len(_IMAGES)]]
-            )
+            self.processor.prompt(task, asked[place // len(_IMAGES) % len(asked)], [_image(place)])
             for place in range(count)
         ]
 
@@ -159,3 +161,9 @@ def _endless(engine: Engine) -> Engine:
 
 def _given(vqgan: GumbelVQ) -> Callable[[], Tensor]:
     return lambda: codes_of(vqgan, _EXAMPLES / _IMAGES[0])
+
+
+def _image(place: int) -> Image.Image:
+    """A bundled image, from the second round on shifted to the right by a pixel more each time."""
+    with Image.open(_EXAMPLES / _IMAGES[place % len(_IMAGES)]) as image:
+        return ImageChops.offset(image.convert("RGB"), place // len(_IMAGES), 0)

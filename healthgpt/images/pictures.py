@@ -137,6 +137,8 @@ def _decoded(read: Callable[[], Any], name: str) -> Any:
         raise ValueError(f"{name}: not an image of a known format ({', '.join(FORMATS)}, DICOM, NIfTI, ...)") from None
     except Image.DecompressionBombError:
         raise ValueError(f"{name}: more than {MAX_PIXELS} pixels") from None
+    except MemoryError:
+        raise
     except Exception as error:  # damaged files end in errors of every kind
         if isinstance(error, ValueError) and str(error).startswith(name):
             raise

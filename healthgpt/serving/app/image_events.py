@@ -71,7 +71,8 @@ class ImageEvents:
         if image is None:
             session.close()
             return self._nothing_open() | said
-        return self._opening(session, model, lambda: session.show(open_files([image]))) | said
+        opening = self._opening(session, model, lambda: session.show(open_files([image])), example.window)
+        return opening | said
 
     def remove(self, request: gr.Request) -> Updates:
         """Lets go of the image."""
@@ -99,18 +100,19 @@ class ImageEvents:
             return markup.film_error(opened.name, sentence(plainly(error))), gr.update()
         return self.look(request, window, plane, count // 2 + 1, view, model), _slices(count)
 
-    def _opening(self, session: Session, model: str, open_it: Callable[[], Opened]) -> Updates:
+    def _opening(self, session: Session, model: str, open_it: Callable[[], Opened], window: str = "auto") -> Updates:
         image = self._page.image
         try:
             opened = open_it()
             windows, planes, count = opened.windows, opened.planes, opened.num_slices(None)
+            session.looking = Looking(window=window)
         except (ValueError, OSError) as error:
             session.close()
             return self._nothing_open() | {self._page.notice: markup.notice(sentence(plainly(error)))}
         return self._cleared() | {
             image.film: self._film(session, model, True),
             image.controls: gr.update(visible=True),
-            image.window: gr.update(choices=windows or [("As stored", "auto")], value="auto", visible=bool(windows)),
+            image.window: gr.update(choices=windows or [("As stored", "auto")], value=window, visible=bool(windows)),
             image.plane: gr.update(
                 choices=[plane.capitalize() for plane in planes],
                 value=planes[0].capitalize() if planes else None,

@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from healthgpt.images import Seen, read_image
+from healthgpt.images import Seen, View, read_image
 from healthgpt.serving.app.examples import Example
 from healthgpt.serving.app.pictures import KINDS, as_address
 from healthgpt.serving.app.sessions import Session, Turn
@@ -55,9 +55,9 @@ def said(words: str = "") -> str:
 def no_film() -> str:
     """The viewer without an image."""
     return (
-        '<figure class="hg-film hg-empty"><div class="hg-frame"><p><strong>No image yet</strong><br>'
-        "Choose a file below, paste one, or take an example.<br>Questions and reports work without an image, too."
-        "</p></div></figure>"
+        '<figure class="hg-film hg-empty hg-none"><div class="hg-frame"><p><strong>Drop an image here, or choose a file'
+        "</strong><br>PNG, JPEG, DICOM files of a series, NIfTI, MetaImage, NRRD, or a ZIP of them.<br>"
+        "Questions and reports work without an image, too.</p></div></figure>"
     )
 
 
@@ -92,7 +92,8 @@ def film_error(name: str, error: str) -> str:
 
 def caption(seen: Seen) -> str:
     """What is seen, in words."""
-    parts = [_modality(seen), f"window {seen.window}", str(seen.plane or "")]
+    window = "" if seen.window == "as stored" else f"window {seen.window}"
+    parts = [_modality(seen), window, str(seen.plane or "")]
     if seen.num_slices > 1:
         parts.append(f"slice {seen.slices[0] + 1} of {seen.num_slices}")
     return ", ".join(part for part in parts if part)
@@ -235,7 +236,8 @@ def gallery(examples: Sequence[Example]) -> str:
 def _card_picture(example: Example) -> str:
     if example.image is None:
         return '<span class="hg-no-picture" aria-hidden="true">text</span>'
-    return f'<img src="{as_address(read_image(example.image))}" alt="">'
+    picture = read_image(example.image, View.of(window=example.window, slice="middle"))
+    return f'<img src="{as_address(picture)}" alt="">'
 
 
 def verdict(first: Turn, second: Turn) -> str:

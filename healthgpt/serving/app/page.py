@@ -117,7 +117,12 @@ def lay_out(models: Sequence[str], with_addresses: bool) -> Page:
 
 
 def _image_part(with_addresses: bool) -> ImagePart:
-    film = gr.HTML(markup.no_film(), elem_id="film")
+    with gr.Column(elem_id="image-box"):
+        film = gr.HTML(markup.no_film(), elem_id="film")
+        upload = gr.File(label="Image, DICOM series or volume", file_count="multiple", elem_id="upload")
+    with gr.Row(elem_id="sources"):
+        gr.HTML(markup.source_buttons(), elem_id="source-buttons")
+        remove = gr.Button("Remove image", size="sm", visible=False, elem_id="remove")
     with gr.Group(visible=False, elem_id="looking") as controls:
         view = gr.Radio([MODEL_VIEW, SOURCE_VIEW], value=MODEL_VIEW, label="Show")
         window = gr.Dropdown(
@@ -127,18 +132,10 @@ def _image_part(with_addresses: bool) -> ImagePart:
             info="or width/level of your own, such as 350/40",
             allow_custom_value=True,
             filterable=True,
+            elem_id="window",
         )
-        plane = gr.Radio([], label="Plane")
-        place = gr.Slider(1, 2, value=1, step=1, label="Slice")
-    with gr.Row(elem_id="sources"):
-        upload = gr.File(
-            label="Image, DICOM series or volume",
-            file_count="multiple",
-            height=108,
-            elem_id="upload",
-        )
-    gr.HTML(markup.source_buttons(), elem_id="source-buttons")
-    remove = gr.Button("Remove image", size="sm", visible=False, elem_id="remove")
+        plane = gr.Radio([], label="Plane", elem_id="plane")
+        place = gr.Slider(1, 2, value=1, step=1, label="Slice", elem_id="slice")
     address = fetch = None
     if with_addresses:
         with gr.Row():
@@ -225,7 +222,9 @@ def _compare_part(models: Sequence[str]) -> ComparePart:
         for name in "AB":
             with gr.Column(elem_classes="hg-side", min_width=300):
                 gr.HTML(f'<h2 class="hg-side-name">{name}</h2>')
-                chosen.append(gr.Dropdown(list(models), value=models[0], label=f"Model {name}"))
+                chosen.append(
+                    gr.Dropdown(list(models), value=models[0], label=f"Model {name}", elem_classes="hg-select")
+                )
                 with gr.Accordion(f"Decoding {name}", open=name == "B"):
                     controls.append(_controls())
                 results.append(gr.HTML(elem_id=f"result-{name.lower()}"))

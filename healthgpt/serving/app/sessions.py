@@ -191,13 +191,19 @@ class Sessions:
         self._leaving: dict[str, float] = {}
 
     def of(self, page: str | None) -> Session:
-        """A page's session."""
-        key, now = page or "", time.monotonic()
+        """A page's session.
+
+        Raises:
+            ValueError: it has no id, so that it could be anyone's.
+        """
+        if not page:
+            raise ValueError("this belongs to a page; programs use /answer and /draw")
+        now = time.monotonic()
         with self._lock:
             gone = self._take_old(now)
-            session = self._sessions.pop(key, None) or Session(self._folder)
-            self._sessions[key] = session  # behind all others
-            self._leaving.pop(key, None)
+            session = self._sessions.pop(page, None) or Session(self._folder)
+            self._sessions[page] = session  # behind all others
+            self._leaving.pop(page, None)
             session.used = now
         for old in gone:
             old.close()
