@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image
 from report import RESULTS, publish
 
@@ -83,8 +84,10 @@ def main() -> None:
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--requests", type=int, default=20, help="of each client")
     parser.add_argument("--connections", type=int, default=1000)
-    parser.add_argument("--max_batch", type=int, default=16)
+    parser.add_argument("--max_batch", type=int, default=32)
+    parser.add_argument("--threads", type=int, default=max(1, (os.cpu_count() or 1) - 1), help="of the model")
     flags = parser.parse_args()
+    torch.set_num_threads(flags.threads)  # as the server's, since on others sums are in another order
     asked = _requests(random.Random(0))
     rows = _rows_of_others(flags.parts)
     for part in flags.parts:
@@ -92,7 +95,14 @@ def main() -> None:
             {"part": part, **row} for row in {"load": _load, "batching": _batching, "crowd": _crowd}[part](asked, flags)
         ]
     rows.sort(key=lambda row: PARTS.index(row["part"]))
-    publish("serving", rows, clients=flags.clients, requests=flags.requests, max_batch=flags.max_batch)
+    publish(
+        "serving",
+        rows,
+        clients=flags.clients,
+        requests=flags.requests,
+        max_batch=flags.max_batch,
+        threads=flags.threads,
+    )
 
 
 def _rows_of_others(parts: Sequence[str]) -> list[dict[str, Any]]:
@@ -136,11 +146,12 @@ def _requests(rng: random.Random) -> list[Asked]:
 
 
 @contextlib.contextmanager
-def _server(*flags: object) -> Iterator[tuple[int, int]]:
+def _server(flags: argparse.Namespace, max_batch: int) -> Iterator[tuple[int, int]]:
     """Port and process id of a server."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "log"
-        command = [sys.executable, "-m", "healthgpt.cli", "serve", "--device", "cpu", "--port", "0", *map(str, flags)]
+        command = [sys.executable, "-m", "healthgpt.cli", "serve", "--device", "cpu", "--port", "0"]
+        command += ["--max_batch", str(max_batch), "--threads", str(flags.threads)]
         with path.open("wb") as log:
             process = subprocess.Popen(command, cwd=ROOT, stderr=log, start_new_session=True)
         try:
@@ -149,7 +160,7 @@ def _server(*flags: object) -> Iterator[tuple[int, int]]:
                 if process.poll() is not None or time.monotonic() > end:
                     raise RuntimeError(path.read_text())
                 time.sleep(0.05)
-            entries = map(json.loads, path.read_text().splitlines())
+            entries = [json.loads(line) for line in path.read_text().splitlines() if line.startswith("{")]
             port = next(int(entry["url"].rpartition(":")[2]) for entry in entries if entry["event"] == "listening")
             yield port, process.pid
         finally:
@@ -232,7 +243,7 @@ def _memory(pid: int) -> float:
 
 
 def _load(asked: Sequence[Asked], flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    with _server("--max_batch", flags.max_batch) as (port, pid):
+    with _server(flags, flags.max_batch) as (port, pid):
         asyncio.run(_clients(port, asked[:64], flags.clients))  # warm-up
         count = flags.clients * flags.requests
         outcomes, seconds = asyncio.run(_clients(port, asked[:count], flags.clients))
@@ -263,7 +274,7 @@ def _figure(page: str, name: str) -> float:
 def _batching(asked: Sequence[Asked], flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """The best of two turns each, as whatever else the machine does only slows them."""
     count, rates = 4 * flags.clients, {1: 0.0, flags.max_batch: 0.0}
-    with _server("--max_batch", 1) as (single, _), _server("--max_batch", flags.max_batch) as (batched, _):
+    with _server(flags, 1) as (single, _), _server(flags, flags.max_batch) as (batched, _):
         for port in (single, batched):
             asyncio.run(_clients(port, asked[:64], flags.clients))  # warm-up
         for turn in range(2):
@@ -279,7 +290,7 @@ def _batching(asked: Sequence[Asked], flags: argparse.Namespace) -> Iterator[dic
 
 def _crowd(asked: Sequence[Asked], flags: argparse.Namespace) -> Iterator[dict[str, Any]]:
     answers = [one for one in asked if not one.draws]
-    with _server("--max_batch", flags.max_batch) as (port, pid):
+    with _server(flags, flags.max_batch) as (port, pid):
         asyncio.run(_clients(port, asked[:256], flags.clients))  # warm-up
         before = _memory(pid)
         outcomes, seconds = asyncio.run(_clients(port, answers[: flags.connections], flags.connections))

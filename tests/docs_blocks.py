@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", ROOT / "configs" / "splits" / "README.md", *(ROOT / "docs").rglob("*.md")])
 
-_BLOCK = re.compile(r"^(?P<mark>.*)\n```(?P<language>bash|python)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_BLOCK = re.compile(r"^(?P<mark>[^\n]*)\n```(?P<language>bash|python)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _MARK = re.compile(
     r"<!-- (?:run(?P<numbers>(?: [\d, ]*\d)?)(?P<smaller>(?: \([^()]+ as [^()]*\))*))?(?:; )?(?P<why>not run: .+)? -->"
 )

@@ -19,8 +19,7 @@ EXAMPLES = ROOT / "healthgpt" / "examples"
 GOLDEN = ROOT / "tests" / "golden"
 # What commands name as if they stood in the repository.
 REPOSITORY = (
-    ".venv", "benchmarks", "configs", "demo", "healthgpt", "pyproject.toml", "scripts", "setup.py",
-    "taming_transformers",
+    ".venv", "benchmarks", "configs", "demo", "healthgpt", "pyproject.toml", "setup.py", "taming_transformers",
 )  # fmt: skip
 # What stands in for the released files.
 RELEASED = {
@@ -41,6 +40,7 @@ def write_sandbox(folder: Path) -> Path:
     """Fills an empty folder."""
     for name in (*REPOSITORY, *(path.name for path in ROOT.glob("requirements*.txt"))):
         (folder / name).symlink_to(ROOT / name)
+    write_scripts(folder / "scripts")
     for name, golden in RELEASED.items():
         (folder / name).symlink_to(GOLDEN / golden)
     for name, example in PICTURES.items():
@@ -50,6 +50,15 @@ def write_sandbox(folder: Path) -> Path:
     write_slake(folder / "raw" / "slake")
     write_synthrad(folder / "raw" / "synthrad2023")
     return folder
+
+
+def write_scripts(folder: Path) -> None:
+    """The scripts; setting up happens where the environment is, else it would be taken for one of this folder."""
+    folder.mkdir()
+    for path in (ROOT / "scripts").iterdir():
+        if path.name != "setup.sh":
+            (folder / path.name).symlink_to(path)
+    (folder / "setup.sh").write_text(f'exec bash {ROOT / "scripts" / "setup.sh"} "$@"\n', encoding="utf-8")
 
 
 def hounsfield(slices: int = 40, side: int = 32) -> NDArray[np.int16]:

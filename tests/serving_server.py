@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import os
@@ -12,10 +13,11 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL import Image
 
 ROOT = Path(__file__).parents[1]
@@ -29,13 +31,14 @@ class RunningServer:
     def __init__(self, *flags: object, log: Path | None = None, wait: bool = True):
         self._folder = tempfile.TemporaryDirectory(prefix="test-serving-")
         self._log = log or Path(self._folder.name) / "log.jsonl"
-        command = [sys.executable, "-m", "healthgpt.cli", "serve", "--device", "cpu", "--port", "0", *map(str, flags)]
+        command = [sys.executable, "-m", "healthgpt.cli", "serve", "--device", "cpu", "--threads", "1", "--port", "0"]
+        command += map(str, flags)
         with self._log.open("wb") as written:
             self.process = subprocess.Popen(
                 command,
                 cwd=ROOT,
                 stderr=written,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env=os.environ,
                 start_new_session=True,
             )
         self.url = ""
@@ -75,7 +78,8 @@ class RunningServer:
 
     def children(self) -> list[int]:
         """The processes that read images."""
-        listed = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        threads = Path(f"/proc/{self.process.pid}/task").glob("*/children")
+        listed = [pid for thread in threads for pid in thread.read_text().split()]
         return [int(pid) for pid in listed if b"image_process" in Path(f"/proc/{pid}/cmdline").read_bytes()]
 
     def memory(self) -> int:
@@ -93,6 +97,15 @@ class RunningServer:
                 os.killpg(self.process.pid, signal.SIGKILL)
                 self.process.wait()
         return self.process.returncode
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Direct calls compute on as many cores as the servers here: on others, sums are in another order."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 def wait(condition: Callable[[], object], seconds: float = 30) -> None:

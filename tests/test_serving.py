@@ -5,6 +5,7 @@ import json
 import shutil
 import socket
 import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
@@ -13,7 +14,7 @@ import openai
 import pydicom
 import pytest
 from PIL import Image
-from serving_server import CT, XRAY, RunningServer, asking, data_url, picture, png
+from serving_server import CT, XRAY, RunningServer, asking, data_url, one_thread, picture, png
 
 from healthgpt import HealthGPT
 from healthgpt.cli import main
@@ -23,6 +24,12 @@ from healthgpt.images.export import export_image
 QUESTION = "What abnormality is seen in this image?"
 DRAWING = "Turn this CT into an MRI."
 REPORT = "Draw a chest X-ray of a patient with a large pleural effusion on the left side."
+
+
+@pytest.fixture(scope="module", autouse=True)
+def same_sums():
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -384,3 +391,17 @@ def test_large_pictures_are_seen_as_small_as_the_model_sees_them(client, model):
     drawn = client.images.edit(model="nano", image=("ct.png", png(large)), prompt=DRAWING)
     direct = model.draw(DRAWING, large)
     assert np.array_equal(np.asarray(picture(drawn.data[0].b64_json)), np.asarray(direct))
+
+
+@pytest.mark.slow
+def test_the_schema_is_what_the_server_does(server, tmp_path):
+    """A thousand requests made of the schema: no 5xx, no reply that it does not know, nothing taken that it forbids."""
+    done = subprocess.run(
+        [sys.executable, "-m", "schemathesis.cli", "run", f"{server.url}/openapi.json", "--generation-deterministic",
+         "--max-examples", "10", "--max-time", "120", "--warnings", "off", "--no-color",
+         "--exclude-checks", "positive_data_acceptance"],  # that base64 is an image, a schema cannot say
+        cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert server.figure("healthgpt_requests_total") > 300
+    assert not [entry for entry in server.entries("request") if entry["status"] >= 500]

@@ -15,12 +15,18 @@ from pathlib import Path
 import httpx2
 import numpy as np
 import pytest
-from serving_server import ROOT, XRAY, RunningServer, asking, data_url, wait
+from serving_server import XRAY, RunningServer, asking, data_url, one_thread, wait
 
 from healthgpt import HealthGPT
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="looks at processes through /proc")
 QUESTION = "What abnormality is seen in this image?"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def same_sums():
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -90,10 +96,9 @@ def test_half_sent_headers_are_given_up(server):
 
 
 def test_headers_without_end_are_refused(server):
-    with connection(server) as link:
-        with contextlib.suppress(ConnectionResetError):  # cut off with half of it unread
-            link.sendall(b"GET /health HTTP/1.1\r\n" + b"X-A: " + b"a" * 2**17)
-            assert everything(link).startswith(b"HTTP/1.1 400 ")
+    with connection(server) as link, contextlib.suppress(ConnectionResetError):  # cut off with half of it unread
+        link.sendall(b"GET /health HTTP/1.1\r\n" + b"X-A: " + b"a" * 2**17)
+        assert everything(link).startswith(b"HTTP/1.1 400 ")
 
 
 def test_a_body_that_is_too_large_is_not_read(server):
@@ -120,8 +125,7 @@ def test_a_client_that_reads_nothing_is_let_go(server):
         link.settimeout(0.5)
         page = b"GET /openapi.json HTTP/1.1\r\nHost: localhost\r\nX-A: " + b"a" * 8000 + b"\r\n\r\n"
         with pytest.raises(OSError, match=r"timed out|reset|Broken"):
-            for _ in range(10_000):
-                link.sendall(page)
+            link.sendall(page * 10_000)
         wait(lambda: _is_reset(link), 10)
     assert ask(server).status_code == 200
 
@@ -198,11 +202,10 @@ def test_image_readers_that_are_killed_are_replaced(server, answer):
     kills = []
 
     def kill() -> None:
-        while not stop.is_set():
-            for pid in server.children()[:1]:
+        while not stop.wait(0.7) and len(kills) < 6:
+            for pid in server.children()[-1:]:
                 os.kill(pid, signal.SIGKILL)
                 kills.append(pid)
-            time.sleep(0.7)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -305,4 +308,4 @@ def test_it_ends_in_time_and_works_without_a_log(random_folder, answer):
             wait(lambda: server.figure("healthgpt_jobs_running") >= 1)
             started = time.monotonic()
             assert server.stop() == 0
-            assert time.monotonic() - started < 12
+            assert time.monotonic() - started < 20

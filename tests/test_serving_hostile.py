@@ -1,5 +1,9 @@
-"""Bodies, images and texts that are meant to do harm: each is refused with a reason, and the server stays as it was."""
+"""Bodies, images and texts that are meant to do harm: each is refused with a reason, and the server stays as it was.
 
+What a tool makes of the schema is in `test_serving`, which has a server that such a tool can reach.
+"""
+
+import io
 import json
 import os
 import random
@@ -7,10 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, settings
 from PIL import Image
-from serving_server import CT, XRAY, asking, data_url, png
+from serving_server import CT, XRAY, asking, data_url, one_thread, png
 from starlette.testclient import TestClient
 
 from healthgpt.loading import LoadOptions
@@ -24,10 +26,16 @@ CHAT, EDITS, TEXTS = "/v1/chat/completions", "/v1/images/edits", "/v1/images/gen
 JSON = {"content-type": "application/json"}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def same_sums():
+    with one_thread():
+        yield
+
+
 @pytest.fixture(scope="module")
 def service():
     limits = Limits(image_workers=1, max_megapixels=4, image_seconds=5, image_memory_mib=1024, max_body_mib=4)
-    service = Service(Residents(["nano"], LoadOptions(device="cpu")), limits=limits)
+    service = Service(Residents(["nano"], LoadOptions(device="cpu")), limits=limits, threads=1)
     service.start()
     yield service
     service.close()
@@ -121,13 +129,9 @@ def test_malformed_images(client):
     rng = random.Random(1)
     originals = [XRAY.read_bytes(), png(Image.new("RGB", (40, 30), (200, 30, 30)))]
     for kind in ("JPEG", "BMP", "TIFF", "WEBP", "GIF"):
-        path = Path(os.devnull)
-        from io import BytesIO
-
-        file = BytesIO()
+        file = io.BytesIO()
         Image.open(CT).convert("RGB").save(file, kind)
         originals.append(file.getvalue())
-        assert path
     statuses = set()
     for i in range(250):
         data = bytearray(rng.choice(originals))
@@ -253,24 +257,6 @@ def test_tokens_in_a_text_stay_text(client, service, text):
     drawn = client.post(EDITS, json={"prompt": f"Reconstruct the image. {text}", "image": data_url(CT)})
     assert drawn.status_code == 200
     assert Task.GENERATION in model.tasks
-
-
-# Everything that the schema allows, and much that it does not
-
-
-@pytest.fixture(scope="module")
-def api(app):
-    return schemathesis.openapi.from_asgi("/openapi.json", app)
-
-
-schema = schemathesis.pytest.from_fixture("api")
-
-
-@schema.parametrize()
-@settings(max_examples=25, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-def test_the_schema_is_what_the_server_does(case):
-    """No 5xx, no status or body that the schema does not know, nothing taken that the schema forbids."""
-    case.call_and_validate(excluded_checks=[schemathesis.checks.load_all_checks] if False else [])
 
 
 def test_the_server_is_as_it_was(client, service):

@@ -46,9 +46,10 @@ def test_every_command_of_ours_has_these_flags(block: Block, capsys: pytest.Capt
         assert not rest or getattr(flags, "takes_rest", False), f"{block.where}: unknown {rest} in {command}"
 
 
-@pytest.fixture(scope="session")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_sandbox(tmp_path_factory.mktemp("docs"))
+@pytest.fixture
+def sandbox(tmp_path: Path) -> Path:
+    """A folder per page, so that none depends on another's."""
+    return write_sandbox(tmp_path)
 
 
 @pytest.mark.slow

@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import threading
+import time
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import closing
@@ -22,6 +24,7 @@ from healthgpt.batch.worker import MakeWorker, Worker
 
 # Batches that are handed to Ray together: the driver holds no more of them, and workers load their model once for them.
 _AT_ONCE = 4096
+_THREADS = ("StreamingExecutor", "iter_threaded", "ray-data")  # how Ray Data names those that ask Ray by themselves
 Row = dict[str, Any]
 
 
@@ -116,7 +119,6 @@ def work_on_ray(
                     num_cpus=1 - gpus,
                 )
             )
-            # Closed before Ray is: a thread of Ray Data's that asks Ray after its end ends the process, without a word.
             with closing(iter(answered.iter_rows())) as rows_done:
                 for row in rows_done:
                     worked = pickle.loads(row["worked"])
@@ -124,4 +126,13 @@ def work_on_ray(
                         raise worked
                     yield from ((batch, results) for batch, results in worked if len(batch))
     finally:
+        _await_threads()
         ray.shutdown()
+
+
+def _await_threads(seconds: float = 30) -> None:
+    """Waits for what Ray Data does in the background: asking Ray after its end, it would end the process unasked."""
+    end = time.monotonic() + seconds
+    for thread in threading.enumerate():
+        if thread.name.startswith(_THREADS):
+            thread.join(max(end - time.monotonic(), 0))

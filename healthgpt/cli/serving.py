@@ -25,6 +25,7 @@ def add_serve_flags(command: argparse.ArgumentParser) -> None:
         help="models, each by its name, folder or hub id (nano); the first serves who names none",
     )
     add_placement_flags(command)
+    model.add_argument("--threads", type=int, help="cores for a model on the CPU (all but one, for the rest)")
     place = command.add_argument_group("place")
     place.add_argument("--host", default="127.0.0.1", help="address to listen at; any but this machine's needs keys")
     place.add_argument("--port", type=int, default=8000)
@@ -78,4 +79,5 @@ def _settings(flags: argparse.Namespace) -> Settings:
         insecure=bool(flags.insecure),
         allowed_hosts=tuple(flags.allowed_hosts or ()),
         remote_hosts=tuple(flags.remote_hosts),
+        threads=flags.threads,
     )

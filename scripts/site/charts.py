@@ -123,6 +123,17 @@ def speed_chart(*batches: int) -> str:
     return f'<div class="charts speed">{"".join(charts)}</div>'
 
 
+def speed_goals() -> str:
+    """Which of the engine's goals were reached, in a sentence each."""
+    report = results.found("engine")
+    said = []
+    for goal in (report or {}).get("goals", []):
+        prompts = "one prompt" if goal["batch"] == 1 else f"a batch of {goal['batch']}"
+        reached = "" if goal["reached"] else " (missed)"
+        said.append(f"{goal['task']}, {prompts}: {goal['speed_up']:.1f} × of {goal['goal']:.0f} ×{reached}")
+    return f"Goals: {'; '.join(said)}." if said else ""
+
+
 def _speed(task: str, batch: int, rows: Sequence[dict[str, Any]]) -> str:
     """The time of a step, one way below the other; the floor is what a step has to move and compute."""
     floor = max(row["floor"] * row["step_ms"] for row in rows if row["floor"])
@@ -153,3 +164,14 @@ def modality_chart() -> str:
     return table(
         "Right answers in percent. The last column is of another test, so only the others compare.", heads, rows
     )
+
+
+def questions_chart() -> str:
+    """What the miniature answers, by kind of question."""
+    kinds = ("modality", "organ", "plane", "normal", "lesion", "finding", "side", "size", "count", "report")
+    groups = {"all closed questions": "close", "all open questions": "open"} | {kind: f"kind={kind}" for kind in kinds}
+    rows = []
+    for title, group in groups.items():
+        right, asked = results.nano(f"{group}/right"), results.nano_count(f"{group}/right")
+        rows.append((title, bar(right, "read", f"{100 * right:.1f} <small>of {asked:,}</small>")))
+    return table("HealthGPT-Nano on phantoms: right answers in percent", ("questions", "right"), rows, "cost")

@@ -120,6 +120,7 @@ def on_post_build(config: Any) -> None:
     path = Path(config.site_dir) / "search" / "search_index.json"
     entries = json.loads(path.read_text(encoding="utf-8"))["docs"]
     pages = {entry["location"]: entry["title"] for entry in entries if "#" not in entry["location"]}
+    with_sections = {entry["location"].partition("#")[0] for entry in entries if "#" in entry["location"]}
     index = [
         {
             "url": entry["location"],
@@ -128,6 +129,7 @@ def on_post_build(config: Any) -> None:
             "text": re.sub(r"\s+", " ", unescape(entry["text"]))[:MOST_TEXT],
         }
         for entry in entries
+        if entry["location"] not in with_sections  # whose text is that of their sections
     ]
     script = f"window.searchIndex = {json.dumps(index, ensure_ascii=False)};\n"
     path.with_name("index.js").write_text(script, encoding="utf-8")

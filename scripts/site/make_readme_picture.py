@@ -36,18 +36,18 @@ def main() -> None:
     said = turn["answer"].capitalize()
     label = f"From one CT of a brain, HealthGPT answers {turn['question']} with {said}, and draws its MRI."
     PATH.write_text(
-        f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 820 330" width="820" height="330" role="img">
+        f"""<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 820 384" width="820" height="384" role="img">
 <title>{escape(label)}</title><style>{STYLE}</style>
-{picture(drawing["input"]["file"], 20, 40, 220)}
-<text class="soft" x="130" y="288" text-anchor="middle">one image</text>
-<path class="lane read" d="M240 142H272Q290 142 290 124V94Q290 76 308 76H340"/>
-<path class="lane draw" d="M240 158H272Q290 158 290 176V208Q290 226 308 226H340"/>
+{picture(drawing["input"]["file"], 20, 60, 220)}
+<text class="soft" x="130" y="306" text-anchor="middle">one image</text>
+<path class="lane read" d="M240 162H272Q290 162 290 144V94Q290 76 308 76H340"/>
+<path class="lane draw" d="M240 178H272Q290 178 290 196V244Q290 262 308 262H340"/>
 <rect class="card" x="340" y="12" width="460" height="122" rx="12"/><path class="bar read" d="M342 20V126"/>
 <text class="tag read" x="366" y="44">understand</text><text x="366" y="70">{escape(turn["question"])}</text>
 <text class="said read" x="366" y="112">{escape(said)}</text>
-<rect class="card" x="340" y="152" width="460" height="166" rx="12"/><path class="bar draw" d="M342 160V310"/>
+<rect class="card" x="340" y="152" width="460" height="220" rx="12"/><path class="bar draw" d="M342 160V364"/>
 <text class="tag draw" x="366" y="186">draw</text><text x="366" y="212">{escape(drawing["question"])}</text>
-{picture(drawing["drawn"]["file"], 648, 161, 148)}
+{picture(drawing["drawn"]["file"], 366, 226, 134)}
 </svg>
 """,
         encoding="utf-8",

@@ -124,22 +124,3 @@ def nano_conversion() -> str:
         f"<table><caption>HealthGPT-Nano on {count} phantoms of each kind; SSIM times 100</caption>"
         f'<thead><tr><th scope="col">drawing</th>{head}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
     )
-
-
-def nano_questions() -> str:
-    """What the miniature answers, by kind of question."""
-    kinds = ("modality", "organ", "plane", "normal", "lesion", "finding", "side", "size", "count", "report")
-    lines = [
-        f'<tr><th scope="row">{title}</th><td class="number">{100 * results.nano(f"{group}/right"):.1f}</td>'
-        f'<td class="number">{results.nano_count(f"{group}/right"):,}</td></tr>'
-        for title, group in (
-            ("closed questions", "close"),
-            ("open questions", "open"),
-            *((kind, f"kind={kind}") for kind in kinds),
-        )
-    ]
-    heads = '<th scope="col" class="number">right, percent</th><th scope="col" class="number">n</th>'
-    return (
-        "<table><caption>HealthGPT-Nano on phantoms</caption>"
-        f'<thead><tr><th scope="col">questions</th>{heads}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
-    )

@@ -19,7 +19,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 _HEADER_BYTES = 2**15
 _KEEP_ALIVE_SECONDS = 75
-_GRACE_SECONDS = 5  # for what is cancelled at the end to say so
+_GRACE_SECONDS = 1  # until what goes on at the end is cancelled
 
 
 class WebServer(uvicorn.Server):

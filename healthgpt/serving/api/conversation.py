@@ -87,9 +87,13 @@ def conversation_of(messages: Sequence[Message], limits: Limits) -> Conversation
 
 
 def check_text(texts: Sequence[str], limits: Limits, param: str) -> None:
-    """Refuses more text than a request may have."""
+    """Refuses more text than a request may have, and text that is none: JSON can have halves of characters."""
     if (count := sum(map(len, texts))) > limits.max_characters:
         raise refused(f"{count} characters of text, expected at most {limits.max_characters}", param=param)
+    try:
+        "".join(texts).encode()
+    except UnicodeEncodeError:
+        raise refused("the text has halves of surrogate pairs, which are no Unicode", param=param) from None
 
 
 def check_count(images: Sequence[ImageInput], limits: Limits, param: str) -> None:

@@ -17,6 +17,8 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import torch
+
 from healthgpt.batch.worker import out_of_memory
 from healthgpt.pipeline import Answer, Drawing, Request
 from healthgpt.serving.api.errors import ApiError, late, refused
@@ -115,12 +117,23 @@ class Desk:
 
     Args:
         most_waiting: jobs; most_together: of a batch.
+        threads: cores that the model computes on, where it is on the CPU; None leaves that to torch.
 
     Attributes:
         running: jobs that run now.
     """
 
-    def __init__(self, name: str, model: Model, *, most_waiting: int, most_together: int, metrics: Metrics):
+    def __init__(
+        self,
+        name: str,
+        model: Model,
+        *,
+        most_waiting: int,
+        most_together: int,
+        metrics: Metrics,
+        threads: int | None = None,
+    ):
+        self._threads = threads
         self._name, self._model, self._metrics = name, model, metrics
         self._most_waiting, self._most_together = most_waiting, most_together
         self._line: deque[Job] = deque()
@@ -164,6 +177,8 @@ class Desk:
         self._thread.join(timeout=5)
 
     def _work(self) -> None:
+        if self._threads:
+            torch.set_num_threads(self._threads)  # of this thread
         while jobs := self._next():
             self.running = len(jobs)
             try:

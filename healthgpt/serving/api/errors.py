@@ -32,6 +32,7 @@ class ApiError(Exception):
         param: str | None = None,
         retry_after: int | None = None,
     ):
+        message = message.encode("utf-8", "replace").decode()  # what it repeats may be no Unicode
         super().__init__(message)
         self.status, self.message, self.code, self.param, self.retry_after = status, message, code, param, retry_after
 

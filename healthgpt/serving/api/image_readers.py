@@ -27,6 +27,7 @@ from healthgpt.serving.api.limits import Limits
 from healthgpt.serving.api.logs import note
 
 _START_SECONDS = 60.0
+_TRIES = 3  # of starting a process, and of reading images whose process dies, as something else may have killed it
 _LONGEST_HEADER = 2**20
 
 
@@ -78,32 +79,39 @@ class ImageReaders:
             ApiError: one cannot be read, takes too much time or memory, or there are too many.
         """
         reader = self._idle.get()
+        starts = deaths = 0
         try:
-            for last in (False, True):
-                _ready(reader)
+            while True:
                 try:
+                    reader.wait_until_ready()
                     return reader.read(files, self._limits)
+                except _StartError as error:
+                    starts += 1
+                    if starts == _TRIES:
+                        note("no image reader can be started", level=logging.ERROR, error=error)
+                        raise _unready() from None
                 except (EOFError, OSError, ValueError):  # what is left of a process that died
+                    deaths += 1
                     late = reader.late
                     reader.end()
                     self._ended()
                     note("an image reader ended", late=late)
-                    if late:
-                        seconds = self._limits.image_seconds
-                        raise refused(f"the images take more than {seconds:g} seconds to read", code="image") from None
-                    if last:
-                        raise refused("the process that read the images died of them, twice", code="image") from None
-            raise AssertionError
+                    if late or deaths == _TRIES:
+                        raise self._deadly(late) from None
         finally:
             self._idle.put(reader)
 
+    def _deadly(self, late: bool) -> ApiError:
+        how = f"take more than {self._limits.image_seconds:g} seconds to read" if late else "end what reads them"
+        return refused(f"the images {how}", code="image")
 
-def _ready(reader: _Reader) -> None:
-    try:
-        reader.wait_until_ready()
-    except OSError as error:
-        note("no image reader can be started", level=logging.ERROR, error=error)
-        raise ApiError(503, "images cannot be read at the moment", code="image_readers", retry_after=30) from None
+
+def _unready() -> ApiError:
+    return ApiError(503, "images cannot be read at the moment", code="image_readers", retry_after=30)
+
+
+class _StartError(ChildProcessError):
+    """A process that reads images did not start."""
 
 
 class _Reader:
@@ -137,18 +145,21 @@ class _Reader:
     def wait_until_ready(self) -> None:
         """
         Raises:
-            ChildProcessError: it cannot work.
+            _StartError: it cannot work.
         """
         if self.late:  # it was ended just when it had done its work
             self.end()
         if self._process is None:
-            self.begin()
+            try:
+                self.begin()
+            except OSError as error:
+                raise _StartError(f"a process that reads images cannot be started: {error}") from None
         if not self._ready:
             with self._limited(_START_SECONDS):
                 line = self._pipes()[1].readline()
             if line != READY:
                 self.end()
-                raise ChildProcessError("a process that reads images cannot be started; is there memory enough?")
+                raise _StartError("a process that reads images cannot be started; is there memory enough?")
             self._ready = True
 
     def end(self) -> None:

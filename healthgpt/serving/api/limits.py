@@ -16,7 +16,7 @@ class Limits:
     """
 
     max_requests: int = 128
-    max_batch: int = 16
+    max_batch: int = 32
     max_body_mib: int = 32
     max_bodies_mib: int = 512
     max_images: int = 8

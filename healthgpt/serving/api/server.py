@@ -34,6 +34,10 @@ _DESCRIPTION = (
     "Research software: not a medical device, not for diagnosis or treatment."
 )
 _FORM, _REF = "multipart/form-data", "#/components/schemas/{model}"
+_EVENT = {
+    "type": "object",
+    "properties": {"data": {"type": "string", "description": "a chat.completion.chunk, an error, or [DONE]"}},
+}
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorReply, "description": "a request that makes no sense"},
     401: {"model": ErrorReply, "description": "no API key of this server"},
@@ -75,7 +79,7 @@ def make_server(service: Service) -> ASGIApp:
 def _add_openai(app: FastAPI, service: Service) -> None:
     @app.post(
         "/v1/chat/completions",
-        responses=_REFUSALS | {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+        responses=_REFUSALS | {200: {"content": {"text/event-stream": {"schema": _EVENT}}}},
         response_model=ChatCompletion,
     )
     async def chat_completions(asked: ChatRequest, trace: OfRequest) -> Any:

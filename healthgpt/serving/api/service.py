@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -31,6 +32,8 @@ class Service:
         keys: without any, every request is taken.
         remote: fetches images of the web; None fetches none.
         hosts: that clients may call the server by; None is any.
+        threads: cores that a model on the CPU computes on; None is all but one, as the rest of the server needs one
+            too: where a core is missing, all others wait for it.
 
     Attributes:
         created: when it began, in seconds since 1970.
@@ -46,6 +49,7 @@ class Service:
         keys: Keys = Keys(),
         remote: RemoteImages | None = None,
         hosts: Sequence[str] | None = None,
+        threads: int | None = None,
     ):
         self.limits, self.keys, self.hosts = limits, keys, hosts
         self.created = int(time.time())
@@ -61,6 +65,7 @@ class Service:
             }
         )
         self.residents = residents
+        self._threads = threads or _threads()
         self._desks: dict[str, Desk] = {}
         self._readers = ImageReaders(limits, ended=self.metrics.image_workers_ended.inc)
         self._reading = ThreadPoolExecutor(limits.image_workers, "healthgpt-images")
@@ -81,6 +86,7 @@ class Service:
                 most_waiting=waiting,
                 most_together=self.limits.max_batch,
                 metrics=self.metrics,
+                threads=self._threads,
             )
             for name in self.residents.names
         }
@@ -172,3 +178,11 @@ class Service:
         """Adds to the figures."""
         self.metrics.tokens.labels(name, task, "prompt").inc(prompt)
         self.metrics.tokens.labels(name, task, "completion").inc(completion)
+
+
+def _threads() -> int | None:
+    """All cores but one, unless the environment says how many."""
+    if "OMP_NUM_THREADS" in os.environ:
+        return None
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores - 1)

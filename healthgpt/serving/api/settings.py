@@ -56,6 +56,7 @@ class Settings:
         insecure: others may reach the server without a key.
         allowed_hosts: names that clients may call it by, beside this machine's own where it is reached from here only.
         remote_hosts: hosts that images are fetched from.
+        threads: cores for a model on the CPU; None is all but one.
 
     Raises:
         ValueError: others could reach the server, and need no key.
@@ -69,8 +70,11 @@ class Settings:
     insecure: bool = False
     allowed_hosts: tuple[str, ...] = ()
     remote_hosts: tuple[str, ...] = ()
+    threads: int | None = None
 
     def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"--threads is {self.threads}, expected at least 1")
         if not (self.place.local or self.keys or self.insecure):
             raise ValueError(
                 f"--host is {self.place.host}, where others reach this server: give --api_keys FILE or {ENVIRONMENT}, "
@@ -91,4 +95,5 @@ class Settings:
             keys=self.keys,
             remote=RemoteImages(self.remote_hosts, most=self.limits.body_bytes, seconds=self.limits.image_seconds),
             hosts=hosts or None,
+            threads=self.threads,
         )

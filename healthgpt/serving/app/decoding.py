@@ -30,9 +30,17 @@ class Chosen:
 
     @classmethod
     def of(cls, values: Sequence[Any]) -> Self:
-        """The controls' values in the order of the fields."""
+        """The controls' values in the order of the fields; the seed may be text.
+
+        Raises:
+            ValueError: a seed that is no number.
+        """
+        *others, seed = values
+        text = "" if seed is None else str(seed).strip()
+        if text and not text.isdecimal():
+            raise ValueError(f"seed {text[:40]!r} is none; expected a whole number, or nothing")
         names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**dict(zip(names, values, strict=True)))
+        return cls(**dict(zip(names, (*others, int(text) if text else None), strict=True)))
 
     def keywords(self) -> dict[str, Any]:
         """For `HealthGPT.answer` and, without `max_new_tokens`, `draw`."""

@@ -79,8 +79,8 @@ class Endpoints:
         seed: int | None = None,
     ) -> Iterator[str]:
         """Answers a question about an image, if one is given; the text so far, again and again, at last all of it."""
-        chosen = Chosen.of((do_sample, temperature, top_p, num_beams, repetition_penalty, max_new_tokens, seed))
         with _told():
+            chosen = Chosen.of((do_sample, temperature, top_p, num_beams, repetition_penalty, max_new_tokens, seed))
             turn = self._turn(Task.COMPREHENSION, question, image, model, Looking.of(window, slice, plane), chosen)
             for _ in run(self._residents, turn):
                 yield turn.answer
@@ -104,8 +104,8 @@ class Endpoints:
         seed: int | None = None,
     ) -> Image.Image | None:
         """Draws what an instruction asks for, from an image or from the words alone."""
-        chosen = Chosen.of((do_sample, temperature, top_p, num_beams, repetition_penalty, max_new_tokens, seed))
         with _told():
+            chosen = Chosen.of((do_sample, temperature, top_p, num_beams, repetition_penalty, max_new_tokens, seed))
             turn = self._turn(Task.GENERATION, question, image, model, Looking.of(window, slice, plane), chosen)
             for _ in run(self._residents, turn):
                 pass

@@ -152,8 +152,10 @@ class ImageEvents:
 
 
 def sentence(words: str) -> str:
-    """An error as a sentence."""
-    return words[:1].upper() + words[1:] + ("" if words.endswith((".", "!", "?")) else ".")
+    """An error as a sentence; the name of a file at its beginning stays as it is."""
+    first = words.split(" ", 1)[0]
+    begun = words if "." in first or "_" in first else words[:1].upper() + words[1:]
+    return begun + ("" if words.endswith((".", "!", "?", ")")) else ".")
 
 
 def _slices(count: int) -> Any:

@@ -32,12 +32,12 @@ def text(words: str) -> str:
 
 def header(models: Sequence[str]) -> str:
     """The top of the page."""
-    served = f"serving {text(', '.join(models))}"
+    served = f"<span> · serving {text(', '.join(models))}</span>"
     return (
         f'<header class="hg-header">{_LOGO}<div class="hg-name"><h1>HealthGPT</h1>'
-        f"<p>Understands medical images, and makes them · {served}</p></div>"
+        f"<p>Understands medical images, and makes them{served}</p></div>"
         '<button type="button" class="hg-quiet" data-hg="theme" aria-label="Switch between light and dark">'
-        '<span class="hg-moon" aria-hidden="true">◐</span> <span class="hg-wide">Light / dark</span></button></header>'
+        '<span class="hg-moon" aria-hidden="true">◐</span><span class="hg-wide">&nbsp; Light / dark</span></button></header>'
         f'<p class="hg-warning" role="note"><strong>Research use only.</strong> {DISCLAIMER}</p>'
     )
 
@@ -176,19 +176,25 @@ def drawing(turn: Turn, token: str) -> str:
             f'<progress max="100" value="{percent}" aria-label="Drawn">{percent} %</progress></figcaption></figure>'
         )
     if before:
-        view = (
-            '<div class="hg-canvas hg-compare" style="--at:50%">'
-            f'<img src="{before}" alt="Before: the image that was sent"><img class="hg-after" src="{after}" '
-            'alt="After: the drawn picture"><span class="hg-label hg-left" aria-hidden="true">before</span>'
-            '<span class="hg-label hg-right" aria-hidden="true">after</span><span class="hg-line" aria-hidden="true">'
-            '</span><input type="range" min="0" max="100" value="50" data-hg="compare" '
-            'aria-label="How much of the image before is shown, in percent"></div>'
-        )
+        view = beside(before, after, ("before", "after"), ("the image that was sent", "the drawn picture"))
     else:
         view = f'<div class="hg-canvas"><img src="{after}" alt="The drawn picture"></div>'
     return (
         f'<figure class="hg-drawn">{view}<figcaption><span class="hg-synthetic">Synthetic: drawn by a model'
         f"</span>{_downloads(turn, token, after)}</figcaption></figure>"
+    )
+
+
+def beside(first: str, second: str, labels: tuple[str, str], what: tuple[str, str]) -> str:
+    """Two pictures on each other, and a handle that shows more of the one or the other, by pointer or arrow keys."""
+    return (
+        '<div class="hg-canvas hg-compare" style="--at:50%">'
+        f'<img src="{first}" alt="{labels[0].capitalize()}: {what[0]}">'
+        f'<img class="hg-after" src="{second}" alt="{labels[1].capitalize()}: {what[1]}">'
+        f'<span class="hg-label hg-left" aria-hidden="true">{labels[0]}</span>'
+        f'<span class="hg-label hg-right" aria-hidden="true">{labels[1]}</span>'
+        '<span class="hg-line" aria-hidden="true"></span><input type="range" min="0" max="100" value="50" '
+        f'data-hg="compare" aria-label="How much of {what[0]} is shown, in percent"></div>'
     )
 
 
@@ -209,7 +215,7 @@ def _downloads(turn: Turn, token: str, address: str) -> str:
 def _footer(turn: Turn) -> str:
     facts = [turn.model, turn.file, caption(turn.source) if turn.source else "", turn.chosen.words()]
     if turn.done:
-        facts.append(f"{turn.seconds:.1f} s")
+        facts.append(f"{turn.seconds:.2f} s" if turn.seconds < 1 else f"{turn.seconds:.1f} s")
     if turn.stopped and turn.done:
         facts.append("stopped")
     return f'<p class="hg-facts">{" · ".join(text(fact) for fact in facts if fact)}</p>'
@@ -218,7 +224,8 @@ def _footer(turn: Turn) -> str:
 def source_buttons() -> str:
     """Other ways to an image than choosing a file; page.js hands it to the upload."""
     return (
-        '<div class="hg-sources"><button type="button" class="hg-quiet" data-hg="paste">Paste image</button>'
+        '<div class="hg-sources"><button type="button" class="hg-quiet" data-hg="paste">'
+        'Paste<span class="hg-wide">&nbsp;image</span></button>'
         '<button type="button" class="hg-quiet" data-hg="camera">Camera</button></div>'
     )
 
@@ -230,12 +237,12 @@ def gallery(examples: Sequence[Example]) -> str:
         f"<span>{text(example.label)}</span></button></li>"
         for number, example in enumerate(examples)
     )
-    return f'<h2 class="hg-small-title">Examples</h2><ul class="hg-gallery">{cards}</ul>'
+    return f'<ul class="hg-gallery" aria-label="Examples to try">{cards}</ul>'
 
 
 def _card_picture(example: Example) -> str:
     if example.image is None:
-        return '<span class="hg-no-picture" aria-hidden="true">text</span>'
+        return '<span class="hg-no-picture" aria-hidden="true">Aa</span>'
     picture = read_image(example.image, View.of(window=example.window, slice="middle"))
     return f'<img src="{as_address(picture)}" alt="">'
 
@@ -247,7 +254,9 @@ def verdict(first: Turn, second: Turn) -> str:
     if first.picture is not None and second.picture is not None:
         same = first.picture.tobytes() == second.picture.tobytes()
         words = "The pictures are the same." if same else "The pictures differ."
+        addresses = (as_address(first.picture), as_address(second.picture))
+        view = "" if same else beside(*addresses, ("A", "B"), ("the picture of A", "the picture of B"))
     else:
-        same = first.answer == second.answer
+        same, view = first.answer == second.answer, ""
         words = "The answers are the same." if same else "The answers differ."
-    return f'<p class="hg-verdict {"hg-same" if same else "hg-different"}" role="status">{words}</p>'
+    return f'<p class="hg-verdict {"hg-same" if same else "hg-different"}" role="status">{words}</p>{view}'

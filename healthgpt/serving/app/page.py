@@ -100,28 +100,34 @@ class Page:
 
 def lay_out(models: Sequence[str], with_addresses: bool) -> Page:
     """Makes the components, inside of a `gr.Blocks`."""
-    gr.HTML(markup.header(models), elem_id="top")
-    notice = gr.HTML(markup.notice(), elem_id="notice")
+    _html(markup.header(models), elem_id="top")
+    notice = _html(markup.notice(), elem_id="notice")
+    examples = _html(markup.gallery(EXAMPLES), elem_id="examples", js_on_load=_PICK)
     with gr.Tabs(elem_id="tabs"):
         with gr.Tab("Workspace", id="workspace"), gr.Row(elem_id="workspace"):
             with gr.Column(elem_id="image-part", min_width=320):
-                image = _image_part(with_addresses)
+                image = _image_part(with_addresses, examples)
             with gr.Column(elem_id="talk-part", min_width=320):
                 talk = _talk_part(models)
         with gr.Tab("Compare", id="compare"):
             compare = _compare_part(models)
         with gr.Tab("Report", id="report") as tab:
-            report = ReportPart(tab=tab, sheet=gr.HTML(elem_id="report"))
-    gr.HTML(f'<footer class="hg-footer"><p>{markup.DISCLAIMER}</p></footer>', elem_id="bottom")
+            report = ReportPart(tab=tab, sheet=_html(elem_id="report"))
+    _html(f'<footer class="hg-footer"><p>{markup.DISCLAIMER}</p></footer>', elem_id="bottom")
     return Page(notice=notice, image=image, talk=talk, compare=compare, report=report)
 
 
-def _image_part(with_addresses: bool) -> ImagePart:
+def _html(value: str = "", **settings: Any) -> Any:
+    """A piece of the page, in the page's own style."""
+    return gr.HTML(value, apply_default_css=False, **settings)
+
+
+def _image_part(with_addresses: bool, examples: Any) -> ImagePart:
     with gr.Column(elem_id="image-box"):
-        film = gr.HTML(markup.no_film(), elem_id="film")
+        film = _html(markup.no_film(), elem_id="film")
         upload = gr.File(label="Image, DICOM series or volume", file_count="multiple", elem_id="upload")
     with gr.Row(elem_id="sources"):
-        gr.HTML(markup.source_buttons(), elem_id="source-buttons")
+        _html(markup.source_buttons(), elem_id="source-buttons")
         remove = gr.Button("Remove image", size="sm", visible=False, elem_id="remove")
     with gr.Group(visible=False, elem_id="looking") as controls:
         view = gr.Radio([MODEL_VIEW, SOURCE_VIEW], value=MODEL_VIEW, label="Show")
@@ -133,6 +139,7 @@ def _image_part(with_addresses: bool) -> ImagePart:
             allow_custom_value=True,
             filterable=True,
             elem_id="window",
+            elem_classes="hg-select",
         )
         plane = gr.Radio([], label="Plane", elem_id="plane")
         place = gr.Slider(1, 2, value=1, step=1, label="Slice", elem_id="slice")
@@ -141,7 +148,6 @@ def _image_part(with_addresses: bool) -> ImagePart:
         with gr.Row():
             address = gr.Textbox(label="Address of an image", placeholder="https://", scale=4)
             fetch = gr.Button("Fetch", size="sm", scale=1)
-    examples = gr.HTML(markup.gallery(EXAMPLES), elem_id="examples", js_on_load=_PICK)
     return ImagePart(
         film=film, controls=controls, window=window, plane=plane, slice=place, view=view, upload=upload, remove=remove,
         address=address, fetch=fetch, examples=examples,
@@ -158,12 +164,14 @@ def _talk_part(models: Sequence[str]) -> TalkPart:
             scale=3,
             elem_id="mode",
         )
-        model = gr.Dropdown(list(models), value=models[0], label="Model", scale=1, elem_id="model")
+        model = gr.Dropdown(
+            list(models), value=models[0], label="Model", scale=1, elem_id="model", elem_classes="hg-select"
+        )
     with gr.Column(elem_id="talk-scroll"):
-        log = gr.HTML(markup.empty_conversation(), elem_id="log")
-        live = gr.HTML(elem_id="live")
-    said = gr.HTML(markup.said(), elem_id="said")
-    with gr.Group(elem_id="composer"):
+        log = _html(markup.empty_conversation(), elem_id="log")
+        live = _html(elem_id="live")
+    said = _html(markup.said(), elem_id="said")
+    with gr.Group(elem_id="composer", elem_classes="hg-composer"):
         instruction = gr.Textbox(
             label="Question or instruction",
             placeholder="What abnormality is seen in this image?",
@@ -171,7 +179,7 @@ def _talk_part(models: Sequence[str]) -> TalkPart:
             max_lines=8,
             elem_id="instruction",
         )
-        with gr.Row(elem_id="buttons"):
+        with gr.Row(elem_classes="hg-buttons"):
             send = gr.Button("Send", variant="primary", elem_id="send")
             stop = gr.Button("Stop", variant="stop", visible=False, elem_id="stop")
             clear = gr.Button("New conversation", elem_id="clear")
@@ -194,41 +202,39 @@ def _controls() -> Controls:
         penalty = gr.Slider(0, 2, value=0, step=0.05, label="Repetition penalty", info="0: the model's own")
     with gr.Row():
         longest = gr.Slider(1, MOST_TOKENS, value=MOST_TOKENS, step=1, label="Longest answer", info="in tokens")
-        seed = gr.Number(
-            value=None, precision=0, minimum=0, label="Seed", info="empty: a fresh one", placeholder="none"
-        )
+        seed = gr.Textbox(label="Seed", info="with sampling", placeholder="a fresh one each time", max_lines=1)
     return Controls(all=[sample, temperature, top_p, beams, penalty, longest, seed])
 
 
 def _compare_part(models: Sequence[str]) -> ComparePart:
-    gr.HTML(
-        '<p class="hg-lead">The same instruction with two settings, about the image in the workspace.</p>',
-        elem_id="compare-lead",
-    )
-    with gr.Row(elem_id="compare-top"):
-        instruction = gr.Textbox(
-            label="Question or instruction",
-            placeholder="Describe this image.",
-            lines=2,
-            scale=3,
-            elem_id="compare-text",
-        )
-        mode = gr.Radio(list(MODES), value=AUTOMATIC, label="Task", scale=2)
-    with gr.Row():
-        run = gr.Button("Run both", variant="primary", elem_id="compare-run")
-        stop = gr.Button("Stop", variant="stop", visible=False, elem_id="compare-stop")
+    _html('<p class="hg-lead">The same instruction with two settings, about the image in the workspace.</p>')
+    with gr.Group(elem_classes="hg-composer"):
+        with gr.Row(elem_id="compare-top"):
+            instruction = gr.Textbox(
+                label="Question or instruction",
+                placeholder="Describe this image.",
+                lines=2,
+                scale=3,
+                elem_id="compare-text",
+            )
+            mode = gr.Radio(list(MODES), value=AUTOMATIC, label="Task", scale=2)
+        with gr.Row(elem_classes="hg-buttons"):
+            run = gr.Button("Run both", variant="primary", elem_id="compare-run")
+            stop = gr.Button("Stop", variant="stop", visible=False, elem_id="compare-stop")
     chosen, controls, results = [], [], []
-    with gr.Row(elem_id="compare-sides"):
+    with gr.Row():
         for name in "AB":
-            with gr.Column(elem_classes="hg-side", min_width=300):
-                gr.HTML(f'<h2 class="hg-side-name">{name}</h2>')
+            with gr.Column(min_width=300):
                 chosen.append(
                     gr.Dropdown(list(models), value=models[0], label=f"Model {name}", elem_classes="hg-select")
                 )
-                with gr.Accordion(f"Decoding {name}", open=name == "B"):
+                with gr.Accordion(f"Decoding {name}", open=False):
                     controls.append(_controls())
-                results.append(gr.HTML(elem_id=f"result-{name.lower()}"))
-    verdict = gr.HTML(elem_id="verdict")
+    with gr.Row(elem_id="compare-results"):
+        for name in "AB":
+            with gr.Column(min_width=300):
+                results.append(_html(elem_id=f"result-{name.lower()}"))
+    verdict = _html(elem_id="verdict")
     return ComparePart(
         instruction=instruction,
         mode=mode,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 from healthgpt.serving.app.markup import DISCLAIMER, TASK_NAMES, caption, text
@@ -29,16 +30,22 @@ def sheet(session: Session) -> str:
         "<p>Remarks can be written into the sheet.</p></div>"
         f'<article class="hg-sheet" aria-label="Report"><header><h2>HealthGPT report</h2><dl>{rows}</dl></header>'
         f'<p class="hg-sheet-warning"><strong>Made by a model.</strong> {DISCLAIMER}</p>'
-        f"<ol>{''.join(map(_entry, turns))}</ol>"
+        f"<ol>{_entries(turns)}</ol>"
         '<section><h3 id="hg-remarks">Remarks</h3><div class="hg-remarks" contenteditable="true" role="textbox" '
         'aria-multiline="true" aria-labelledby="hg-remarks"></div></section>'
         f"<footer>{DISCLAIMER}</footer></article>"
     )
 
 
-def _entry(turn: Turn) -> str:
+def _entries(turns: Sequence[Turn]) -> str:
+    """All turns; an image stands where it is asked about first."""
+    before = [None, *(turn.shown for turn in turns[:-1])]
+    return "".join(_entry(turn, turn.shown != last) for turn, last in zip(turns, before, strict=True))
+
+
+def _entry(turn: Turn, with_image: bool) -> str:
     pictures = []
-    if turn.shown is not None:
+    if with_image and turn.shown is not None:
         pictures.append((as_address(turn.shown), "What the model saw"))
     if turn.picture is not None:
         pictures.append((as_address(turn.picture), "Synthetic: drawn by the model"))
