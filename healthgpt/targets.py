@@ -30,7 +30,7 @@ def mask_as_cells(mask: ImageSource, cells: int) -> np.ndarray:
     Raises:
         FileNotFoundError, ValueError: a mask that cannot be read.
     """
-    touched = Image.fromarray(np.asarray(read_image(mask)).any(axis=2).astype(np.float32))
+    touched = Image.fromarray(np.asarray(np.asarray(read_image(mask)).any(axis=2), dtype=np.float32))
     return np.asarray(touched.resize((cells, cells), Image.Resampling.BOX)) > 0
 
 

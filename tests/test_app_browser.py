@@ -1,4 +1,4 @@
-"""The web app in a real browser: every mode, uploads, streaming, drawing, mistakes, phone, keyboard, two users at once."""
+"""The web app in a real browser: every mode, uploads, streaming, drawing, mistakes, phone, keyboard, two users."""
 
 from __future__ import annotations
 

@@ -37,7 +37,8 @@ def header(models: Sequence[str]) -> str:
         f'<header class="hg-header">{_LOGO}<div class="hg-name"><h1>HealthGPT</h1>'
         f"<p>Understands medical images, and makes them{served}</p></div>"
         '<button type="button" class="hg-quiet" data-hg="theme" aria-label="Switch between light and dark">'
-        '<span class="hg-moon" aria-hidden="true">◐</span><span class="hg-wide">&nbsp; Light / dark</span></button></header>'
+        '<span class="hg-moon" aria-hidden="true">◐</span><span class="hg-wide">&nbsp; Light / dark</span></button>'
+        "</header>"
         f'<p class="hg-warning" role="note"><strong>Research use only.</strong> {DISCLAIMER}</p>'
     )
 
