@@ -49,6 +49,7 @@ OWNERS = {
         "healthgpt.targets",
         "healthgpt.pipeline",
         "healthgpt.batch",
+        "healthgpt.bench",
         "healthgpt.data.phantoms",
         "healthgpt.data.sources",
         "healthgpt.nano",

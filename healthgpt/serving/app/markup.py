@@ -223,7 +223,7 @@ def _footer(turn: Turn) -> str:
 
 
 def source_buttons() -> str:
-    """Other ways to an image than choosing a file; page.js hands it to the upload."""
+    """Other ways to an image than choosing a file; head.html hands it to the upload."""
     return (
         '<div class="hg-sources"><button type="button" class="hg-quiet" data-hg="paste">'
         'Paste<span class="hg-wide">&nbsp;image</span></button>'

@@ -1,4 +1,4 @@
-"""The page: what stands where. What happens when is in wiring.py."""
+"""The page: what stands where. What happens when is in image_events.py and talk_events.py."""
 
 from __future__ import annotations
 
