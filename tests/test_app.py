@@ -335,9 +335,9 @@ def test_a_sheet_has_what_was_asked_and_the_warning(tmp_path, residents):
         (["--port", "99999"], "--port is 99999"),
         (["--password_file", "missing.txt"], "missing.txt"),
         (["--certificate", "a.pem"], "--certificate and --private_key go together"),
-        (["--model", "nowhere/at/all"], "neither a model folder nor"),
-        (["--model", "nano", "nano"], "would both be called 'nano'"),
-        (["--remote_hosts", "http://x/y"], "remote host 'http://x/y' is none"),
+        (["--port", "0", "--model", "nowhere/at/all"], "neither a model folder nor"),
+        (["--port", "0", "--model", "nano", "nano"], "would both be called 'nano'"),
+        (["--port", "0", "--remote_hosts", "http://x/y"], "remote host 'http://x/y' is none"),
     ],
 )
 def test_mistakes_on_the_command_line_are_one_line(flags, line, capsys, monkeypatch):

@@ -31,16 +31,15 @@ class TalkEvents:
         """Connects the components."""
         notice, talk, compare, report = self._page.notice, self._page.talk, self._page.compare, self._page.report
         outputs = [notice, talk.log, talk.live, talk.said, talk.instruction, talk.send, talk.stop]
-        gr.on(
-            [talk.send.click, talk.instruction.submit],
+        # Enter clicks, too (head.html); of several lines, gradio's own submit would be Shift+Enter.
+        talk.send.click(
             self.say,
             [talk.instruction, talk.mode, talk.model, *talk.controls.all],
             outputs,
             **EVENT,
         )
         talk.clear.click(self.clear, None, outputs, **EVENT)
-        gr.on(
-            [compare.run.click, compare.instruction.submit],
+        compare.run.click(
             self.compare,
             [compare.instruction, compare.mode, *compare.models, *compare.controls[0].all, *compare.controls[1].all],
             [notice, *compare.results, compare.verdict, compare.run, compare.stop],
