@@ -6,6 +6,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 bash scripts/setup.sh docs
+bash scripts/chromium.sh
 python=.venv/bin/python
 
 build() {
