@@ -5,11 +5,11 @@ import numpy as np
 import pydicom
 import pytest
 from PIL import Image
+from test_scans import VALUES, ct_slice, saved, series
 
 from healthgpt.cli import main
 from healthgpt.images import View, see
 from healthgpt.images.export import export_image, on_source_grid
-from tests.test_scans import VALUES, ct_slice, saved, series
 
 PATIENT = {"PatientName": "Doe^Jane", "PatientID": "7", "StudyDescription": "Head", "AccessionNumber": "A1"}
 
