@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from healthgpt.config import ModelSources
 from healthgpt.hlora import HLoraConfig, attach_adapter, linear_names, load_adapter
 from healthgpt.model import HealthGPTForConditionalGeneration
 from healthgpt.processor import HealthGPTProcessor
+from healthgpt.shortcuts import Shortcuts
 from healthgpt.tasks import Task
 from healthgpt.vocabulary import extended_with_mean, with_rows
 from taming_transformers import GumbelVQ
@@ -41,6 +42,7 @@ class LoadOptions:
         attn_implementation: transformers' name of an attention kernel; None takes the original's.
         device_map: accelerate's placement over several GPUs, such as "auto" or "balanced".
         load_in_8bit, load_in_4bit: quantise the base's linear layers by bitsandbytes.
+        shortcuts: what the engine may give up for speed.
     """
 
     device: str = "auto"
@@ -49,6 +51,7 @@ class LoadOptions:
     device_map: str | dict[str, Any] | None = None
     load_in_8bit: bool = False
     load_in_4bit: bool = False
+    shortcuts: Shortcuts = field(default_factory=Shortcuts)
 
 
 @dataclass(frozen=True, kw_only=True)

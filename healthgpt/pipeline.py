@@ -22,6 +22,7 @@ from healthgpt.engine.engine import Engine
 from healthgpt.images import ImageSource
 from healthgpt.loading import LoadedModel, LoadOptions, load_model
 from healthgpt.processor import Prompt
+from healthgpt.shortcuts import Shortcuts
 from healthgpt.sources import named_sources
 from healthgpt.streaming import (
     PartialDrawing,
@@ -96,11 +97,11 @@ class HealthGPT:
     `top_p`, `num_beams`, `repetition_penalty` and `seed`. Images are paths, PIL images or arrays (`images.read_image`).
     """
 
-    def __init__(self, loaded: LoadedModel):
+    def __init__(self, loaded: LoadedModel, shortcuts: Shortcuts = Shortcuts()):
         self._network = loaded.network
         self._processor = loaded.processor
         self._vqgan = loaded.vqgan
-        self._engine = Engine(loaded.network, loaded.processor)
+        self._engine = Engine(loaded.network, loaded.processor, shortcuts)
         self._context = int(loaded.network.config.text_config.max_position_embeddings)
 
     @classmethod
@@ -114,6 +115,7 @@ class HealthGPT:
         device_map: str | dict[str, Any] | None = None,
         load_in_8bit: bool = False,
         load_in_4bit: bool = False,
+        shortcuts: Shortcuts = Shortcuts(),
     ) -> Self:
         """Loads a model folder, a named model (`nano`, `m3`, `l14`, `xl32`) or a model folder on the hub.
 
@@ -122,9 +124,11 @@ class HealthGPT:
             dtype: auto (the base's own), FP32, FP16 or BF16.
             device_map: accelerate's placement over several GPUs.
             load_in_8bit, load_in_4bit: quantise the base by bitsandbytes.
+            shortcuts: what may be given up for speed; nothing by default.
 
         Raises:
-            FileNotFoundError, ValueError: no such model, or a part of it is missing or damaged.
+            FileNotFoundError, ValueError: no such model, or a part of it is missing or damaged; shortcuts that there
+                are none of for it or its device.
         """
         options = LoadOptions(
             device=device,
@@ -133,13 +137,14 @@ class HealthGPT:
             device_map=device_map,
             load_in_8bit=load_in_8bit,
             load_in_4bit=load_in_4bit,
+            shortcuts=shortcuts,
         )
         return cls.from_sources(named_sources(str(name_or_folder)), options)
 
     @classmethod
     def from_sources(cls, sources: ModelSources, options: LoadOptions = LoadOptions()) -> Self:
         """Loads a model from its parts, wherever they are."""
-        return cls(load_model(sources, options))
+        return cls(load_model(sources, options), options.shortcuts)
 
     @property
     def tasks(self) -> tuple[Task, ...]:

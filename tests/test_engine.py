@@ -7,6 +7,7 @@ import torch
 
 from healthgpt import HealthGPT, Request, Task
 from healthgpt.batch.worker import Worker
+from healthgpt.bench.agreement import Margins
 from healthgpt.decoding import Decoding
 from healthgpt.engine.answering import Answering, Text
 from healthgpt.engine.cache import CacheShape, KeyValueCache
@@ -20,7 +21,7 @@ from healthgpt.engine.routing import add_routed
 from healthgpt.engine.speculation import Guesser, draw_codes_ahead
 from healthgpt.engine.stepping import Steppers
 from healthgpt.hlora import HLoraConfig, attach_adapter
-from healthgpt.loading import LoadOptions
+from healthgpt.loading import DTYPES, LoadOptions
 from healthgpt.targets import codes_of
 
 NEW_TOKENS = 24
@@ -181,20 +182,43 @@ def test_what_cannot_fit_is_refused_with_the_numbers(random_folder, monkeypatch)
     assert not steppers._kept
 
 
+class Told:
+    """Stands first among `generate`'s processors, and tells of the logits of what may be chosen."""
+
+    def __init__(self, margins: Margins, rows: slice):
+        self._margins, self._rows = margins, rows
+
+    def __call__(self, input_ids, scores):
+        self._margins(scores[:, self._rows])
+        return scores
+
+
 @pytest.mark.parametrize("dtype", ["BF16", "FP16"])
 def test_sixteen_bits_round_where_the_library_rounds(golden, dtype):
-    """Greedy tokens are the oracle's with the attention that both can share, although margins are next to none."""
+    """Greedy tokens are the oracle's with the attention that both can share, but where it is as good as undecided.
+
+    Not every CPU adds up numbers of 16 bits in the same order in both. Networks with random weights magnify it: the
+    logits of these are up to 40 roundings from those of 32 bits.
+    """
     options = LoadOptions(device="cpu", dtype=dtype, attn_implementation="sdpa")
     model = HealthGPT.from_sources(golden.sources(), options)
     engine, vocabulary = model._engine, model._processor.image_vocabulary
+    same = 0
     for case in golden.cases:
         [prompt] = prompts_of(model, [golden.request(case)])
+        margins = Margins(torch.finfo(DTYPES[dtype]).eps)
         if case["task"] == "com":
-            ids = engine.oracle.generate([prompt], GREEDY, 16)[0]
-            assert engine.answer([prompt], GREEDY, [16])[0] == until_stop(ids, engine.stop_ids)
+            ids = engine.oracle.generate([prompt], GREEDY, 16, confidence=Told(margins, slice(None)))[0]
+            expected, found = until_stop(ids, engine.stop_ids), engine.answer([prompt], GREEDY, [16])[0]
         else:
-            ids = engine.oracle.generate([prompt], GREEDY, 16, codes_of=vocabulary)[0]
-            assert engine.draw([prompt], GREEDY, vocabulary, 16)[0] == ids
+            codes = Told(margins, slice(vocabulary.first_code_id, vocabulary.end_id))
+            expected = engine.oracle.generate([prompt], GREEDY, 16, codes_of=vocabulary, confidence=codes)[0]
+            found = engine.draw([prompt], GREEDY, vocabulary, 16)[0]
+        same += found == expected
+        if found != expected:
+            parted = next(place for place, (a, b) in enumerate(zip(found, expected, strict=False)) if a != b)
+            assert margins.of(0, parted) <= 8, f"step {parted} was decided"
+    assert same >= len(golden.cases) / 2
 
 
 @pytest.fixture(scope="module")

@@ -211,13 +211,16 @@ ATTENTIONS = [
 @runs_kernels
 @pytest.mark.parametrize("dtype", PRODUCT_DTYPES)
 @pytest.mark.parametrize("splits", [1, 4, None])
+@pytest.mark.parametrize("in_8_bits", [False, True])
 @pytest.mark.parametrize(("batch", "length", "heads", "kv_heads", "width", "capacity", "window"), ATTENTIONS)
-def test_attention(batch, length, heads, kv_heads, width, capacity, window, splits, dtype):
+def test_attention(batch, length, heads, kv_heads, width, capacity, window, splits, dtype, in_8_bits):
     """Sequences of unequal lengths, one of them just begun; what lies behind their ends is no number."""
     from healthgpt.engine.kernels import attend
 
     queries = randn(batch, length, heads, width, dtype=dtype)
     keys, values = randn(2, batch, kv_heads, capacity, width, dtype=dtype)
+    if in_8_bits:
+        keys, values = (one.to(torch.float8_e4m3fn).to(dtype) for one in (keys, values))
     starts = torch.linspace(0, capacity - length, batch + 1)[1:].long().flip(0)
     if batch > 1:
         starts[-1] = 0
@@ -231,6 +234,8 @@ def test_attention(batch, length, heads, kv_heads, width, capacity, window, spli
     wanted = torch.einsum("bhls,bhsw->blhw", shares, values.double().repeat_interleave(heads // kv_heads, dim=1))
     for row, start in enumerate(starts.tolist()):
         keys[row, :, start + length :] = values[row, :, start + length :] = torch.nan
+    if in_8_bits:
+        keys, values = (one.to(torch.float8_e4m3fn) for one in (keys, values))
     close(attend(queries, keys, values, positions, capacity, window, splits), wanted)
 
 

@@ -21,7 +21,7 @@ LAYERS = (
     ),
     ("healthgpt.shipped",),
     ("healthgpt.hlora", "healthgpt.vocabulary", "healthgpt.images", "healthgpt.tokenization", "taming_transformers"),
-    ("healthgpt.templates", "healthgpt.config", "healthgpt.decoding"),
+    ("healthgpt.templates", "healthgpt.config", "healthgpt.decoding", "healthgpt.shortcuts"),
     ("healthgpt.processor", "healthgpt.targets"),
     ("healthgpt.model",),
     ("healthgpt.checkpoints",),

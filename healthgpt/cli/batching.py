@@ -192,12 +192,14 @@ def header_of(flags: argparse.Namespace, sources: Any) -> dict[str, Any]:
 
     name = flags.model or flags.model_name_or_path or NANO
     quantised = "8bit" if flags.load_in_8bit else "4bit" if flags.load_in_4bit else None
+    taken = load_options(flags).shortcuts.names
     return {
         "model_id": Path(name).name if Path(name).is_dir() else name,
         "model": fingerprint(sources),
         "dtype": flags.dtype,
         "attn_implementation": flags.attn_implementation,
         "quantised": quantised,
+        **({"shortcuts": taken} if taken else {}),
         "decoding": decoding_of(flags),
         "template": flags.template,
         "task": flags.task,

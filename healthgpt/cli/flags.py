@@ -60,6 +60,12 @@ def add_placement_flags(command: argparse.ArgumentParser) -> None:
     place.add_argument("--device_map", help="placement over several GPUs, such as auto or balanced")
     add_bool(place, "--load_in_8bit", "quantise the base to 8 bit")
     add_bool(place, "--load_in_4bit", "quantise the base to 4 bit")
+    faster = command.add_argument_group(
+        "shortcuts", "faster, with other results (docs/engine.md); none unless asked for"
+    )
+    add_bool(faster, "--int8_weights", "read the base's linear layers in 8 bit in steps")
+    add_bool(faster, "--fp8_cache", "keep keys and values in 8 bit")
+    faster.add_argument("--row_lead", type=int, metavar="CODES", help="draw rows at once, each so many codes apart")
 
 
 def add_decoding_flags(command: argparse.ArgumentParser) -> argparse._ArgumentGroup:
@@ -117,6 +123,7 @@ def model_sources(flags: argparse.Namespace) -> ModelSources:
 def load_options(flags: argparse.Namespace) -> LoadOptions:
     """Where and how the flags say that the weights live."""
     from healthgpt.loading import LoadOptions
+    from healthgpt.shortcuts import Shortcuts
 
     return LoadOptions(
         device=flags.device,
@@ -125,6 +132,9 @@ def load_options(flags: argparse.Namespace) -> LoadOptions:
         device_map=flags.device_map,
         load_in_8bit=bool(flags.load_in_8bit),
         load_in_4bit=bool(flags.load_in_4bit),
+        shortcuts=Shortcuts(
+            int8_weights=bool(flags.int8_weights), fp8_cache=bool(flags.fp8_cache), row_lead=flags.row_lead
+        ),
     )
 
 

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from healthgpt.engine.cache import KeyValueCache
+from healthgpt.engine.cache import KeyValueCache, as_kept, without_type
 from healthgpt.engine.triton_use import kernels_for
 
 _MOST_ROWS = 128  # new tokens times query heads of a key-value head that one program of the kernel takes
@@ -28,11 +28,13 @@ class Spots:
         positions: (B, L) from 0.
         start: the first one where it is the same in all sequences, known to the host; else None.
         live: no sequence is longer, these tokens included; known to the host.
+        seen: (B, L, live) what each token sees, where that is not all up to itself.
     """
 
     positions: Tensor
     start: int | None
     live: int
+    seen: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,8 @@ class Attention:
         """What the layers of a pass need to know."""
         batch, length = spots.positions.shape
         kernels = kernels_for(self._like)
-        few = kernels is not None and spots.positions.shape[1] * (self.heads // self.kv_heads) <= _MOST_ROWS
+        rows_of_head = spots.positions.shape[1] * (self.heads // self.kv_heads)
+        few = kernels is not None and spots.seen is None and rows_of_head <= _MOST_ROWS
         cos, sin = self.angles(spots.live)
         if kernels is None and spots.start is not None:
             here = slice(spots.start, spots.start + length)
@@ -122,9 +125,13 @@ class Attention:
             query = query.transpose(1, 2)
         else:
             query = self._turn_and_keep(joined, layer, sight)
+        keys, values = sight.seen[layer]
+        if keys.dtype != query.dtype:
+            keys, values = keys.to(query.dtype), values.to(query.dtype)
         seen = F.scaled_dot_product_attention(
             query,
-            *sight.seen[layer],
+            keys,
+            values,
             attn_mask=sight.mask,
             is_causal=sight.mask is None and length > 1,
             enable_gqa=self.heads != self.kv_heads,
@@ -137,11 +144,13 @@ class Attention:
         heads = joined.view(batch, length, -1, self.width).transpose(1, 2)  # (B, H + 2 H_kv, L, W)
         turning, value = heads.split((self.heads + self.kv_heads, self.kv_heads), dim=1)
         query, key = _rotated(turning, sight.cos, sight.sin).split((self.heads, self.kv_heads), dim=1)
+        kept = (as_kept(key, sight.keys[layer].dtype), as_kept(value, sight.values[layer].dtype))
         if sight.new is not None:
-            for place, found in zip(sight.new[layer], (key, value), strict=True):
+            for place, found in zip(sight.new[layer], kept, strict=True):
                 place.copy_(found)
         else:
-            for buffer, found in ((sight.keys[layer], key), (sight.values[layer], value)):
+            for buffer, found in zip((sight.keys[layer], sight.values[layer]), kept, strict=True):
+                buffer, found = without_type(buffer), without_type(found)
                 buffer[sight.rows, :, sight.spots.positions] = found.transpose(1, 2)
         return query
 
@@ -156,6 +165,8 @@ class Attention:
 
     def _mask(self, spots: Spots) -> Tensor | None:
         length = spots.positions.shape[1]
+        if spots.seen is not None:
+            return spots.seen.unsqueeze(1)
         inside = self.window is None or spots.live <= self.window
         if inside and spots.start is not None and (length == 1 or spots.start == 0):
             return None

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from healthgpt.engine.memory import free_bytes, refuse_too_much
 
+_LARGEST_FP8 = 448.0  # of e4m3, which has no infinity
 _GRAIN = 64  # tokens; capacities are multiples, so that few shapes exist
 
 
@@ -21,6 +22,7 @@ class CacheShape:
 
     Attributes:
         num_layers, num_heads, head_width: of the LLM, heads being those of keys and values.
+        dtype: the LLM's, or float8_e4m3fn.
     """
 
     num_layers: int
@@ -38,6 +40,18 @@ class CacheShape:
 def rounded_up(tokens: int) -> int:
     """A capacity that has room for so many tokens."""
     return -(-max(tokens, 1) // _GRAIN) * _GRAIN
+
+
+def as_kept(found: Tensor, dtype: torch.dtype) -> Tensor:
+    """Keys or values in a cache's dtype; what is too large for 8 bits becomes the largest, not NaN."""
+    if found.dtype == dtype:
+        return found
+    return found.clamp(-_LARGEST_FP8, _LARGEST_FP8).to(dtype)
+
+
+def without_type(tensor: Tensor) -> Tensor:
+    """Numbers of 8 bits as bytes, which may be indexed; others as they are."""
+    return tensor.view(torch.uint8) if tensor.dtype.itemsize == 1 else tensor
 
 
 class KeyValueCache:
@@ -89,4 +103,4 @@ class KeyValueCache:
     def take(self, source: KeyValueCache, rows: Tensor, tokens: int) -> None:
         """Copies the first tokens of rows of another cache into its own first rows, in their order."""
         for mine, theirs in ((self.keys, source.keys), (self.values, source.values)):
-            mine[:, : len(rows), :, :tokens] = theirs[:, rows, :, :tokens]
+            mine[:, : len(rows), :, :tokens] = without_type(theirs)[:, rows, :, :tokens].view(theirs.dtype)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -19,6 +20,7 @@ from healthgpt.engine.norm import RmsNorm
 from healthgpt.engine.triton_use import kernels_for
 from healthgpt.hlora import TaskLinear
 from healthgpt.model import HealthGPTForConditionalGeneration
+from healthgpt.shortcuts import Shortcuts
 from healthgpt.tasks import Task
 
 # What the fused layers read: names of the linear layers in an attention and an MLP, joined or apart.
@@ -53,7 +55,9 @@ class Decoder:
         cache_shape: what one token takes. attention: that of all layers.
     """
 
-    def __init__(self, body: Any, layers: Sequence[Layer], embeddings: Tensor, head: Tensor):
+    def __init__(
+        self, body: Any, layers: Sequence[Layer], embeddings: Tensor, head: Tensor, *, fp8_cache: bool = False
+    ):
         config = body.config
         self.embeddings, self.head = embeddings, head
         self._layers = layers
@@ -64,7 +68,7 @@ class Decoder:
             num_layers=len(layers),
             num_heads=self.attention.kv_heads,
             head_width=self.attention.width,
-            dtype=embeddings.dtype,
+            dtype=torch.float8_e4m3fn if fp8_cache else embeddings.dtype,
             device=embeddings.device,
         )
 
@@ -107,26 +111,30 @@ class Decoder:
         return self._activation(gate) * up
 
 
-def decoders_of(network: HealthGPTForConditionalGeneration) -> dict[Task, Decoder]:
+def decoders_of(network: HealthGPTForConditionalGeneration, shortcuts: Shortcuts = Shortcuts()) -> dict[Task, Decoder]:
     """A decoder for every task of a network, over one copy of its weights.
 
     Raises:
         UnsupportedError: a body, a position encoding or a placement that the engine does not know.
+        ValueError: a shortcut that this device does not have.
     """
     body = network.model.language_model
     _refuse_what_is_unknown(body)
     tasks, epsilon = network.tasks, body.config.rms_norm_eps
-    linears = [module for module in body.modules() if isinstance(module, nn.Linear | TaskLinear)]
-    size = sum(_base(module).weight.nbytes for module in linears if not isinstance(module, TaskLinear))
+    plain = [module for module in body.modules() if isinstance(module, nn.Linear)]
+    size = sum(module.weight.nbytes for module in plain)
     into_one = next(body.parameters()).device.type != "cpu" or size <= _SMALL
     layers: dict[Task, list[Layer]] = {task: [] for task in tasks}
     for block in body.layers:
         attention, mlp = block.self_attn, block.mlp
+        linears = {
+            "queries": _named(attention, _QUERIES),
+            "out": [attention.o_proj],
+            "gates": _named(mlp, _GATES),
+            "down": [mlp.down_proj],
+        }
         parts = {
-            "queries": fuse(_named(attention, _QUERIES), tasks, into_one=into_one),
-            "out": fuse([attention.o_proj], tasks, into_one=into_one),
-            "gates": fuse(_named(mlp, _GATES), tasks, into_one=into_one),
-            "down": fuse([mlp.down_proj], tasks, into_one=into_one),
+            name: fuse(found, tasks, into_one=into_one, int8=shortcuts.int8_weights) for name, found in linears.items()
         }
         for task in tasks:
             layers[task].append(
@@ -138,7 +146,10 @@ def decoders_of(network: HealthGPTForConditionalGeneration) -> dict[Task, Decode
             )
     embeddings: Any = network.embeddings
     heads: Any = network.heads
-    return {task: Decoder(body, layers[task], embeddings[task].weight, heads[task].weight) for task in tasks}
+    return {
+        task: Decoder(body, layers[task], embeddings[task].weight, heads[task].weight, fp8_cache=shortcuts.fp8_cache)
+        for task in tasks
+    }
 
 
 def _refuse_what_is_unknown(body: Any) -> None:

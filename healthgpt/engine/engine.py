@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -16,10 +17,12 @@ from healthgpt.engine.decoder import Decoder, UnsupportedError, decoders_of
 from healthgpt.engine.drawing import draw_codes
 from healthgpt.engine.graphs import steppers_for
 from healthgpt.engine.prompts import EmbeddedPrompt, embed_prompts
+from healthgpt.engine.side_by_side import draw_codes_side_by_side
 from healthgpt.engine.speculation import Guesser, draw_codes_ahead
 from healthgpt.generation import Generator
 from healthgpt.model import HealthGPTForConditionalGeneration
 from healthgpt.processor import HealthGPTProcessor, Prompt
+from healthgpt.shortcuts import Shortcuts
 from healthgpt.tasks import Task
 from healthgpt.vocabulary import ImageVocabulary
 
@@ -29,19 +32,34 @@ logger = logging.getLogger(__name__)
 class Engine:
     """Decodes prompts of a network. It alone calls the network's `route`, under a lock.
 
+    Args:
+        shortcuts: beams are decoded without any.
+
+    Raises:
+        ValueError: shortcuts that this network or device does not have.
+
     Attributes:
         oracle: the slow and obvious decoder, for beams and for networks that the engine does not know.
     """
 
-    def __init__(self, network: HealthGPTForConditionalGeneration, processor: HealthGPTProcessor):
+    def __init__(
+        self,
+        network: HealthGPTForConditionalGeneration,
+        processor: HealthGPTProcessor,
+        shortcuts: Shortcuts = Shortcuts(),
+    ):
         self.oracle = Generator(network, processor)
-        self._network, self._processor = network, processor
+        self._network, self._processor, self._row_lead = network, processor, shortcuts.row_lead
         self._decoders: dict[Task, Decoder] | None = None
         self._steppers = steppers_for(network.get_input_embeddings().weight.device)
         try:
             with torch.inference_mode():
-                self._decoders = decoders_of(network)
+                self._decoders = decoders_of(network, shortcuts)
         except UnsupportedError as reason:
+            if shortcuts.names:
+                raise ValueError(
+                    f"{', '.join(shortcuts.names)}: the engine does not run this model ({reason})"
+                ) from None
             logger.info("decoding by transformers' generate: %s", reason)
 
     @property
@@ -127,6 +145,17 @@ class Engine:
         with self.oracle.lock, torch.inference_mode():
             decoder = self._decoders[prompts[0].task]
             chooser = self._chooser(settings, vocabulary)
+            if self._row_lead and chooser.plain:
+                self.release()
+                return draw_codes_side_by_side(
+                    decoder,
+                    self._embedded(prompts),
+                    vocabulary,
+                    num_codes,
+                    columns=math.isqrt(num_codes),  # grids are square
+                    lead=self._row_lead,
+                    watch=watch,
+                )
             if given and chooser.plain and not self._steppers:  # steps that are captured need no guesses to be fast
                 grid = given()
                 guesser = Guesser(grid.flatten().tolist(), columns=grid.shape[1])

@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from healthgpt.engine.rounded import RoundedWeight
 from healthgpt.engine.routing import add_routed
 from healthgpt.hlora import TaskLinear
 from healthgpt.tasks import Task
@@ -94,6 +95,7 @@ class FusedLinear:
     Attributes:
         weights: (rows, D_in): one matrix of W and what stands beside it, or each layer's own W, where it is.
         beside: (rows, D_in): A and routers where they are a product of their own.
+        rounded: the weights in 8 bits, for few tokens; where there are any, W stands alone.
     """
 
     def __init__(
@@ -106,13 +108,17 @@ class FusedLinear:
         stretches: Sequence[int],
         own: int | None,
         places: Sequence[_Place],
+        rounded: Sequence[RoundedWeight] = (),
     ):
-        self.weights, self.beside, self.bias = weights, beside, bias
+        self.weights, self.beside, self.bias, self.rounded = weights, beside, bias, rounded
         self.width = sum(widths)
         self._widths, self._stretches, self._own, self._places = list(widths), list(stretches), own, places
 
     def __call__(self, x: Tensor) -> Tensor:
-        products = [F.linear(x, weight) for weight in self.weights]
+        if self.rounded and RoundedWeight.fits(len(x)):
+            products = [rounded(x) for rounded in self.rounded]
+        else:
+            products = [F.linear(x, weight) for weight in self.weights]
         out = products[0] if len(products) == 1 else torch.cat(products, dim=-1)
         parts: Sequence[Tensor] = ()
         if self._places:
@@ -128,14 +134,21 @@ class FusedLinear:
         return out
 
 
-def fuse(layers: Sequence[nn.Module], tasks: Sequence[Task], *, into_one: bool) -> dict[Task, FusedLinear]:
+def fuse(
+    layers: Sequence[nn.Module], tasks: Sequence[Task], *, into_one: bool, int8: bool = False
+) -> dict[Task, FusedLinear]:
     """Layers with a common input as one product per task.
 
     Args:
         layers: plain or adapted.
         into_one: W beside the adapters in one matrix, of which the layers' own weights become views; else W stays
             where it is, and the adapters are a second product.
+        int8: few tokens are multiplied with W in 8 bits; W stays where it is.
+
+    Raises:
+        ValueError: this device has no products in 8 bits.
     """
+    into_one = into_one and not int8
     bases: list[Any] = [layer.base_layer if isinstance(layer, TaskLinear) else layer for layer in layers]
     weights = [base.weight.detach() for base in bases]
     adapters = {
@@ -149,6 +162,7 @@ def fuse(layers: Sequence[nn.Module], tasks: Sequence[Task], *, into_one: bool) 
         bias = torch.cat([weight.new_zeros(len(weight)) if own is None else own.detach() for weight, own in pairs])
     if into_one:
         return _sandwich(bases, weights, adapters, bias)
+    rounded = [RoundedWeight(weight) for weight in weights] if int8 else []
     made = {}
     for task, found in adapters.items():
         places, rows = _placed(found, mirrored=False)
@@ -160,6 +174,7 @@ def fuse(layers: Sequence[nn.Module], tasks: Sequence[Task], *, into_one: bool) 
             stretches=[len(row) for row in rows],
             own=None,
             places=places,
+            rounded=rounded,
         )
     return made
 

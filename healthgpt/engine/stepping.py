@@ -61,7 +61,7 @@ class Stepper:
         device = decoder.cache_shape.device
         self.cache = KeyValueCache(decoder.cache_shape, sequences, tokens)
         self.ids = torch.zeros(sequences, most, dtype=torch.long, device=device)
-        self.largest = torch.zeros(sequences, most, dtype=decoder.cache_shape.dtype, device=device)
+        self.largest = torch.zeros(sequences, most, dtype=decoder.embeddings.dtype, device=device)
         # The token that is read next, where it stands, and which of the sequence's new tokens it is.
         self._token, self._position, self._place = torch.zeros(3, sequences, 1, dtype=torch.long, device=device)
         self._longest = self.known = 0

@@ -32,7 +32,7 @@ def attend(
 
     Args:
         queries: (B, L, H, W), dense; L · H / H_kv is at most 128.
-        keys, values: (at least B, H_kv, S, W), of the same strides.
+        keys, values: (at least B, H_kv, S, W), of the same strides; in the queries' dtype or in 8 bits.
         positions: (B, L) rising without gaps; a token sees all up to its own position.
         live: no sequence is longer; only how the work is split depends on it.
         window: how many tokens one sees, itself included; None is all.
@@ -148,7 +148,7 @@ def _attend_part(
             mask=is_column[:, None] & there[None, :],
             other=0.0,
         )
-        scores = tl.dot(query, key, input_precision="ieee") * scale
+        scores = tl.dot(query, key.to(query.dtype), input_precision="ieee") * scale
         seen = there[None, :] & (slots[None, :] <= position[:, None])
         if WINDOWED:
             seen = seen & (position[:, None] - slots[None, :] < window)
@@ -162,7 +162,7 @@ def _attend_part(
             mask=there[:, None] & is_column[None, :],
             other=0.0,
         )
-        mean = tl.dot(share_of.to(value.dtype), value, mean * kept[:, None], input_precision="ieee")
+        mean = tl.dot(share_of.to(query.dtype), value.to(query.dtype), mean * kept[:, None], input_precision="ieee")
         total = total * kept + tl.sum(share_of, axis=1)
         top = highest
     empty = total == 0.0
