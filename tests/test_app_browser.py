@@ -308,8 +308,12 @@ _WATCH = """
 def ramble(page) -> dict:
     """Sets the controls so that the model says the same again and again; gives them as keywords, too."""
     page.click("text=Decoding")
-    page.locator("#decoding input[type=number]").nth(3).fill("0.3")
-    page.keyboard.press("Tab")
+    penalty = page.locator("#decoding input[type=number]").nth(3)
+    penalty.wait_for()
+    while penalty.input_value() != "0.3":  # controls that have just appeared may be given their first values once more
+        penalty.fill("0.3")
+        page.keyboard.press("Tab")
+        page.wait_for_timeout(300)
     return {"repetition_penalty": 0.3}
 
 

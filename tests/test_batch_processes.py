@@ -249,7 +249,7 @@ def test_a_model_that_cannot_be_loaded_is_one_line(asked, tmp_path, where):
         assert run.process.wait(300) == 2, run.messages
         # Ray's core warns of how Ray Data starts its actors.
         lines = [line for line in run.messages.splitlines() if "kernels" not in line and "core_worker.cc" not in line]
-        assert len(lines) == 1
+        assert len(lines) == 1, run.messages
         assert "healthgpt batch: error: " in lines[0]
         assert "magic" in lines[0]
 
