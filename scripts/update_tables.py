@@ -6,6 +6,8 @@
     <!-- nano-speed -->      how fast it is
     <!-- nano-ablations -->  the paper's ablations in miniature
     <!-- engine -->          how fast the engine decodes, beside the original's way
+    <!-- ladder -->          what each of the engine's measures brings
+    <!-- shortcuts -->       what is faster with other results
     <!-- batch -->           what batches gain, cost and survive
 
 With --check nothing is written, and a table that is out of date is an error.
@@ -58,6 +60,29 @@ def engine() -> str:
     return "\n".join(lines) + "\n"
 
 
+def ladder() -> str:
+    report = read_json(RESULTS / "ladder.json")
+    lines = ["| | operators | predicted | measured | times the original |", "|---|---|---|---|---|"]
+    for row in report["rows"]:
+        operators = "" if row["operators"] is None else f"{row['operators']:.0f}"
+        times = f"{row['predicted_ms']:.2f} ms | {row['measured_ms']:.2f} ms | {row['times_the_original']:.2f}"
+        lines.append(f"| {row['rung']} | {operators} | {times} |")
+    return "\n".join([*lines, f"| the floor | | {report['floor_ms']:.2f} ms | | |"]) + "\n"
+
+
+def shortcuts() -> str:
+    lines = [
+        "| | an answer | a drawing | questions right | CT to MRI: SSIM | lesions kept |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {row['shortcut']} | {row['answer_speed_up']:.2f} × | {row['drawing_speed_up']:.2f} × "
+        f"| {row['questions_right']:.1%} | {row['ct2mri_ssim']:.3f} | {row['lesions_kept']:.1%} |"
+        for row in read_json(RESULTS / "shortcuts.json")["rows"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def batch() -> str:
     lines = ["| | | goal |", "|---|---|---|"]
     for row in read_json(RESULTS / "batch.json")["rows"]:
@@ -71,6 +96,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "nano-speed": speed,
     "nano-ablations": ablations,
     "engine": engine,
+    "ladder": ladder,
+    "shortcuts": shortcuts,
     "batch": batch,
 }
 

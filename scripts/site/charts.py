@@ -123,6 +123,25 @@ def speed_chart(*batches: int) -> str:
     return f'<div class="charts speed">{"".join(charts)}</div>'
 
 
+def ladder_chart() -> str:
+    """What each measure of the engine brings to a single drawing: measured bars, ticks where each was predicted."""
+    report = results.found("ladder")
+    if report is None:
+        return ""
+    top = 1.08 * max(max(row["measured_ms"], row["predicted_ms"]) for row in report["rows"])
+    rows = []
+    for row in report["rows"]:
+        said = f"{row['measured_ms']:.2f} ms <small>predicted {row['predicted_ms']:.2f} ms</small>"
+        mark = {"mark": row["predicted_ms"] / top, "mark_kind": "paper"}
+        kind = "still" if row["rung"] == "original" else "draw"
+        rows.append((escape(row["rung"]), bar(row["measured_ms"] / top, kind, said, **mark)))
+    caption = (
+        "A code of a single drawing, each line with all measures above it: measured (bars) and predicted (ticks). "
+        f"The floor is {report['floor_ms']:.2f} ms."
+    )
+    return table(caption, ("measure", "time of a code"), rows, "speed")
+
+
 def speed_goals() -> str:
     """Which of the engine's goals were reached, in a sentence each."""
     report = results.found("engine")

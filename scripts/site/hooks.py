@@ -29,27 +29,7 @@ from source_code import code
 ROOT = Path(__file__).parents[2]
 # Pages that stand elsewhere in the repository: where, and where on the site.
 ELSEWHERE = {"CHANGELOG.md": "changes.md", "configs/splits/README.md": "sources/splits.md"}
-# Files of the repository that pages name but that are no pages.
-OPTIONAL = ("serving.md", "app.md")
 MOST_TEXT = 1500  # characters of a section that the search knows
-
-
-def on_config(config: Any) -> Any:
-    """Leaves pages out of the navigation that are not written yet."""
-    missing = {name for name in OPTIONAL if not (ROOT / "docs" / name).exists()}
-    config.nav = _without(config.nav, missing)
-    return config
-
-
-def _without(entries: list[Any], missing: set[str]) -> list[Any]:
-    kept = []
-    for entry in entries:
-        [(title, value)] = entry.items()
-        if isinstance(value, list):
-            kept.append({title: _without(value, missing)})
-        elif value not in missing:
-            kept.append(entry)
-    return kept
 
 
 def on_files(files: Files, config: Any) -> Files:
