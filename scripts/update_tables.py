@@ -9,6 +9,7 @@
     <!-- ladder -->          what each of the engine's measures brings
     <!-- shortcuts -->       what is faster with other results
     <!-- batch -->           what batches gain, cost and survive
+    <!-- serving -->         what the server bears
 
 With --check nothing is written, and a table that is out of date is an error.
 """
@@ -27,7 +28,10 @@ from healthgpt.nano.goals import goals_table
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
-PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("nano", "ablations", "engine", "batch")))
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("nano", "ablations", "engine", "batch", "serving")),
+)
 
 
 def nano() -> str:
@@ -83,9 +87,10 @@ def shortcuts() -> str:
     return "\n".join(lines) + "\n"
 
 
-def batch() -> str:
+def plain(name: str) -> str:
+    """Rows of a benchmark that have what was measured, its value and maybe a goal."""
     lines = ["| | | goal |", "|---|---|---|"]
-    for row in read_json(RESULTS / "batch.json")["rows"]:
+    for row in read_json(RESULTS / f"{name}.json")["rows"]:
         value = f"{row['value']:,.0f}" if row["value"] == round(row["value"]) else f"{row['value']:.3g}"
         lines.append(f"| {row['what']} | {value} {row['unit']} | {row['goal']} |")
     return "\n".join(lines) + "\n"
@@ -98,7 +103,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "engine": engine,
     "ladder": ladder,
     "shortcuts": shortcuts,
-    "batch": batch,
+    "batch": lambda: plain("batch"),
+    "serving": lambda: plain("serving"),
 }
 
 

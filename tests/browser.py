@@ -21,9 +21,9 @@ PHONE = {"width": 390, "height": 844}
 _SERIOUS = ("serious", "critical")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """One browser for all tests."""
+    """One browser for all tests of a file; as long as it is there, a loop of asyncio runs in this thread."""
     playwright = pytest.importorskip("playwright.sync_api", reason="no playwright here: bash scripts/setup.sh dev")
     if CHROMIUM is None:
         pytest.skip("no Chromium here: apt-get install chromium")
