@@ -131,12 +131,12 @@ def ladder_chart() -> str:
     top = 1.08 * max(max(row["measured_ms"], row["predicted_ms"]) for row in report["rows"])
     rows = []
     for row in report["rows"]:
-        said = f"{row['measured_ms']:.2f} ms <small>predicted {row['predicted_ms']:.2f} ms</small>"
+        said = f"{row['measured_ms']:.2f} ms <small>of {row['predicted_ms']:.2f}</small>"
         mark = {"mark": row["predicted_ms"] / top, "mark_kind": "paper"}
         kind = "still" if row["rung"] == "original" else "draw"
         rows.append((escape(row["rung"]), bar(row["measured_ms"] / top, kind, said, **mark)))
     caption = (
-        "A code of a single drawing, each line with all measures above it: measured (bars) and predicted (ticks). "
+        "A code of a single drawing, each line with all measures above it: measured (bars, first number) and predicted (ticks). "
         f"The floor is {report['floor_ms']:.2f} ms."
     )
     return table(caption, ("measure", "time of a code"), rows, "speed")
