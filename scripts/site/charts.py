@@ -136,8 +136,8 @@ def ladder_chart() -> str:
         kind = "still" if row["rung"] == "original" else "draw"
         rows.append((escape(row["rung"]), bar(row["measured_ms"] / top, kind, said, **mark)))
     caption = (
-        "A code of a single drawing, each line with all measures above it: measured (bars, first number) and predicted (ticks). "
-        f"The floor is {report['floor_ms']:.2f} ms."
+        "A code of a single drawing, each line with all measures above it: measured (bars, first number) and predicted "
+        f"(ticks). The floor is {report['floor_ms']:.2f} ms."
     )
     return table(caption, ("measure", "time of a code"), rows, "speed")
 
