@@ -34,7 +34,7 @@ def main() -> None:
         ax.grid(axis="x", alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
         if i == 0:
-            ax.legend(loc="lower left", fontsize=8)
+            ax.legend(loc="center", fontsize=8)
     PATH.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(PATH, dpi=110)
     print(PATH)
