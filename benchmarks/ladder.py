@@ -102,7 +102,7 @@ def drawing(subject: Subject, drawn_by: Decoder, passes: list[int] | None = None
                 return draw_codes(drawn_by, chooser, embedded, vocabulary, count)
             guesser = Guesser(grid.flatten().tolist(), columns=grid.shape[1])
             ids, tally = draw_codes_ahead(drawn_by, embedded[0], vocabulary, count, guesser)
-            passes[:] = [max(tally.passes, *passes)] if passes else [tally.passes]
+            passes.append(tally.passes)
             return [ids]
 
     return decode
@@ -160,7 +160,7 @@ def main() -> None:
     measured = {name: statistics.median(found) for name, found in times.items()}
     each = (measured["original"] - floor) / operators["original"]
     predicted = {name: floor + each * number for name, number in operators.items()}
-    predicted["guessing ahead"] = predicted["the codes' rows of the head"] * passes[0] / (count - 1)
+    predicted["guessing ahead"] = predicted["the codes' rows of the head"] * max(passes) / (count - 1)
     rows = [
         {
             "rung": name,
@@ -171,7 +171,7 @@ def main() -> None:
         }
         for name in ways
     ]
-    publish("ladder", rows, floor_ms=1000 * floor, passes=passes[0], codes=count, rounds=flags.rounds)
+    publish("ladder", rows, floor_ms=1000 * floor, passes=max(passes), codes=count, rounds=flags.rounds)
 
 
 def seconds(decode: Decode, prompts: Sequence[Prompt], tokens: int) -> float:

@@ -310,7 +310,9 @@ def ramble(page) -> dict:
     page.click("text=Decoding")
     penalty = page.locator("#decoding input[type=number]").nth(3)
     penalty.wait_for()
-    while penalty.input_value() != "0.3":  # controls that have just appeared may be given their first values once more
+    for _ in range(20):  # controls that have just appeared may be given their first values once more
+        if penalty.input_value() == "0.3":
+            break
         penalty.fill("0.3")
         page.keyboard.press("Tab")
         page.wait_for_timeout(300)

@@ -11,6 +11,9 @@ from healthgpt.cli import main
 from healthgpt.decoding import Decoding
 from healthgpt.engine.attention import Spots
 from healthgpt.engine.cache import CacheShape, KeyValueCache, as_kept
+from healthgpt.engine.choosing import Chooser
+from healthgpt.engine.decoder import decoders_of
+from healthgpt.engine.drawing import draw_codes
 from healthgpt.engine.linear import fuse
 from healthgpt.engine.rounded import RoundedWeight
 from healthgpt.engine.side_by_side import draw_codes_side_by_side, passes_of
@@ -82,6 +85,21 @@ def test_a_lead_of_a_whole_row_is_plain_drawing(nano):
             ids = draw_codes_side_by_side(decoder, embedded, vocabulary, count, columns, columns, told.append)
             assert ids == [expected[i] for i in chosen]
             assert (torch.stack(told, dim=1) + vocabulary.first_code_id).tolist() == ids
+
+
+def test_a_window_narrows_what_rows_see(random_folder):
+    """A sliding window that is shorter than prompt and picture: with a lead of a whole row, plain drawing still."""
+    model = HealthGPT.from_pretrained(random_folder, device="cpu")
+    model._network.config.text_config.sliding_window = 9
+    with torch.inference_mode():
+        decoder = decoders_of(model._network)[Task.GENERATION]
+        assert decoder.attention.window == 9
+        vocabulary, config = model._processor.image_vocabulary, model._vqgan.config
+        embedded = model._engine._embedded([model._prompt(Request(task=Task.GENERATION, question="A chest. " * 6))])
+        plain = draw_codes(decoder, Chooser(GREEDY, 1.0, 0, vocabulary), embedded, vocabulary, config.num_codes)
+        columns = config.grid[1]
+        ids = draw_codes_side_by_side(decoder, embedded, vocabulary, config.num_codes, columns, columns)
+    assert ids == plain
 
 
 def test_rows_at_once_draw_alike(nano):

@@ -28,7 +28,7 @@ class Spots:
         positions: (B, L) from 0.
         start: the first one where it is the same in all sequences, known to the host; else None.
         live: no sequence is longer, these tokens included; known to the host.
-        seen: (B, L, live) what each token sees, where that is not all up to itself.
+        seen: (B, L, live) what each token sees, where that is not all up to itself; a window narrows it.
     """
 
     positions: Tensor
@@ -165,16 +165,14 @@ class Attention:
 
     def _mask(self, spots: Spots) -> Tensor | None:
         length = spots.positions.shape[1]
-        if spots.seen is not None:
-            return spots.seen.unsqueeze(1)
         inside = self.window is None or spots.live <= self.window
-        if inside and spots.start is not None and (length == 1 or spots.start == 0):
+        if spots.seen is None and inside and spots.start is not None and (length == 1 or spots.start == 0):
             return None
         slots = torch.arange(spots.live, device=spots.positions.device)
         behind = spots.positions.unsqueeze(-1) - slots  # (B, L, S)
-        seen = behind >= 0
+        seen = behind >= 0 if spots.seen is None else spots.seen
         if self.window is not None and not inside:
-            seen &= behind < self.window
+            seen = seen & (behind < self.window)
         return seen.unsqueeze(1)
 
 
