@@ -28,7 +28,7 @@ RUN pip install --no-deps .
 FROM python:${PYTHON}-slim
 COPY --from=build /opt/healthgpt /opt/healthgpt
 RUN useradd --system --uid 10001 --create-home --home-dir /home/healthgpt healthgpt
-ENV PATH=/opt/healthgpt/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
+ENV PATH=/opt/healthgpt/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 NUMBA_CACHE_DIR=/tmp/numba
 USER healthgpt
 WORKDIR /home/healthgpt
 EXPOSE 8000

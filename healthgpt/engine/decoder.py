@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -17,6 +18,8 @@ from healthgpt.engine.attention import Attention, Spots
 from healthgpt.engine.cache import CacheShape, KeyValueCache
 from healthgpt.engine.linear import FusedLinear, fuse
 from healthgpt.engine.norm import RmsNorm
+from healthgpt.engine.numba_use import loops_for
+from healthgpt.engine.small_passes import SmallPasses
 from healthgpt.engine.triton_use import kernels_for
 from healthgpt.hlora import TaskLinear
 from healthgpt.model import HealthGPTForConditionalGeneration
@@ -50,13 +53,23 @@ class Layer:
 class Decoder:
     """The LLM of one task.
 
+    Args:
+        loops: what reads few tokens, where that is faster and these layers can be read by it.
+
     Attributes:
         embeddings: (V, D); head: (V, D).
         cache_shape: what one token takes. attention: that of all layers.
     """
 
     def __init__(
-        self, body: Any, layers: Sequence[Layer], embeddings: Tensor, head: Tensor, *, fp8_cache: bool = False
+        self,
+        body: Any,
+        layers: Sequence[Layer],
+        embeddings: Tensor,
+        head: Tensor,
+        *,
+        fp8_cache: bool = False,
+        loops: ModuleType | None = None,
     ):
         config = body.config
         self.embeddings, self.head = embeddings, head
@@ -64,6 +77,7 @@ class Decoder:
         self._norm = RmsNorm(body.norm.weight, config.rms_norm_eps)
         self._activation: Callable[[Tensor], Tensor] = _activation_of(body.layers[0].mlp)
         self.attention = Attention(config, body.rotary_emb, embeddings, _window_of(config))
+        self._small = self._small_passes(body.norm.weight, loops) if loops else None
         self.cache_shape = CacheShape(
             num_layers=len(layers),
             num_heads=self.attention.kv_heads,
@@ -78,6 +92,8 @@ class Decoder:
 
     def logits(self, hidden: Tensor, rows: slice = slice(None)) -> Tensor:
         """(..., D) -> (..., V), or only some rows of the head."""
+        if self._small and self._small.take(hidden):
+            return self._small.logits(hidden, self.head[rows])
         return F.linear(hidden, self.head[rows])
 
     def read(self, x: Tensor, cache: KeyValueCache, spots: Spots, wanted: Tensor | None = None) -> Tensor:
@@ -91,6 +107,9 @@ class Decoder:
             (B, L, D), or (wanted, D).
         """
         batch, length, width = x.shape
+        if self._small and self._small.take(x, cache):
+            hidden = self._small.read(x, cache, spots)
+            return hidden.view(batch, length, width) if wanted is None else hidden[wanted]
         sight = self.attention.sight(spots, cache)
         x = x.reshape(batch * length, width)
         for number, layer in enumerate(self._layers):
@@ -101,6 +120,17 @@ class Decoder:
             x = x + layer.down(self._gated(layer.gates(layer.second_norm(x))))
         x = self._norm(x)
         return x.view(batch, length, width) if wanted is None else x
+
+    def _small_passes(self, norm: Tensor, loops: ModuleType) -> SmallPasses | None:
+        packed = []
+        for layer in self._layers:
+            linears = [linear.packed() for linear in (layer.queries, layer.out, layer.gates, layer.down)]
+            if self._activation is not F.silu or None in linears:
+                return None
+            queries, out, gates, down = linears
+            first, second = layer.norm.weight.numpy(), layer.second_norm.weight.numpy()
+            packed.append((first, queries, out, second, gates, down))
+        return SmallPasses(loops, packed, norm, self._norm.epsilon, self.attention)
 
     def _gated(self, joined: Tensor) -> Tensor:
         """(B·L, 2 I) gate and what it lets through -> (B·L, I)"""
@@ -124,6 +154,7 @@ def decoders_of(network: HealthGPTForConditionalGeneration, shortcuts: Shortcuts
     plain = [module for module in body.modules() if isinstance(module, nn.Linear)]
     size = sum(module.weight.nbytes for module in plain)
     into_one = next(body.parameters()).device.type != "cpu" or size <= _SMALL
+    loops = None if shortcuts.int8_weights else loops_for(plain[0].weight, size // len(body.layers))
     layers: dict[Task, list[Layer]] = {task: [] for task in tasks}
     for block in body.layers:
         attention, mlp = block.self_attn, block.mlp
@@ -134,7 +165,8 @@ def decoders_of(network: HealthGPTForConditionalGeneration, shortcuts: Shortcuts
             "down": [mlp.down_proj],
         }
         parts = {
-            name: fuse(found, tasks, into_one=into_one, int8=shortcuts.int8_weights) for name, found in linears.items()
+            name: fuse(found, tasks, into_one=into_one, by_rows=loops is not None, int8=shortcuts.int8_weights)
+            for name, found in linears.items()
         }
         for task in tasks:
             layers[task].append(
@@ -147,7 +179,14 @@ def decoders_of(network: HealthGPTForConditionalGeneration, shortcuts: Shortcuts
     embeddings: Any = network.embeddings
     heads: Any = network.heads
     return {
-        task: Decoder(body, layers[task], embeddings[task].weight, heads[task].weight, fp8_cache=shortcuts.fp8_cache)
+        task: Decoder(
+            body,
+            layers[task],
+            embeddings[task].weight,
+            heads[task].weight,
+            fp8_cache=shortcuts.fp8_cache,
+            loops=loops,
+        )
         for task in tasks
     }
 

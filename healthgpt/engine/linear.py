@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -26,6 +27,8 @@ from healthgpt.engine.rounded import RoundedWeight
 from healthgpt.engine.routing import add_routed
 from healthgpt.hlora import TaskLinear
 from healthgpt.tasks import Task
+
+_MOST_PACKED = 3  # adapters of layers with a common input
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,9 +136,36 @@ class FusedLinear:
             add_routed(layers[place.layer], parts[place.low], gates, place.adapter.up, place.adapter.scale)
         return out
 
+    def packed(self) -> tuple[Any, ...] | None:
+        """The same as arrays, as `loops` takes them; None where it is not one matrix with its rows together."""
+        if self.rounded or len(self.weights) > 1 or self.beside is not None or len(self._places) > _MOST_PACKED:
+            return None
+        [matrix] = self.weights
+        if not matrix.is_contiguous():
+            return None
+        starts, outs = np.cumsum([0, *self._stretches]), np.cumsum([0, *self._widths])
+        spans = [[0 if self._own is None else starts[self._own], self.width, 0, 0, 0, 0]]
+        for place in self._places:
+            adapter = place.adapter
+            gates, experts = -1, 0
+            if adapter.route is not None and place.gates is not None:
+                gates, experts = starts[place.gates], len(adapter.route)
+            out = (outs[place.layer], self._widths[place.layer])
+            spans.append([starts[place.low], len(adapter.down), gates, experts, *out])
+        ups = [place.adapter.up.t().contiguous().numpy() for place in self._places]
+        ups += [np.empty((0, 0), np.float32)] * (_MOST_PACKED - len(ups))
+        bias = np.empty(0, np.float32) if self.bias is None else self.bias.numpy()
+        scales = np.array([place.adapter.scale for place in self._places], np.float32)
+        return matrix.numpy(), bias, *ups, np.array(spans, np.int64), scales
+
 
 def fuse(
-    layers: Sequence[nn.Module], tasks: Sequence[Task], *, into_one: bool, int8: bool = False
+    layers: Sequence[nn.Module],
+    tasks: Sequence[Task],
+    *,
+    into_one: bool,
+    by_rows: bool = False,
+    int8: bool = False,
 ) -> dict[Task, FusedLinear]:
     """Layers with a common input as one product per task.
 
@@ -143,6 +173,7 @@ def fuse(
         layers: plain or adapted.
         into_one: W beside the adapters in one matrix, of which the layers' own weights become views; else W stays
             where it is, and the adapters are a second product.
+        by_rows: the rows of that matrix lie together, as `loops` read them, whatever products read fastest.
         int8: few tokens are multiplied with W in 8 bits; W stays where it is.
 
     Raises:
@@ -161,7 +192,7 @@ def fuse(
         pairs = zip(weights, biases, strict=True)
         bias = torch.cat([weight.new_zeros(len(weight)) if own is None else own.detach() for weight, own in pairs])
     if into_one:
-        return _sandwich(bases, weights, adapters, bias)
+        return _sandwich(bases, weights, adapters, bias, by_rows)
     rounded = [RoundedWeight(weight) for weight in weights] if int8 else []
     made = {}
     for task, found in adapters.items():
@@ -184,6 +215,7 @@ def _sandwich(
     weights: Sequence[Tensor],
     adapters: Mapping[Task, Sequence[Adapter | None]],
     bias: Tensor | None,
+    by_rows: bool,
 ) -> dict[Task, FusedLinear]:
     """One matrix: the first task's router and A, W, the second task's A and router."""
     assert len(adapters) <= 2, "a sandwich has two sides"
@@ -192,7 +224,9 @@ def _sandwich(
     places, above = _placed(adapters[first], mirrored=True)
     under, below = _placed(adapters[second[0]], mirrored=False, start=1) if second else ([], [])
     top, total = sum(map(len, above)), sum(widths)
-    whole = _as_read(torch.cat([*above, *weights, *below]))
+    whole = torch.cat([*above, *weights, *below])
+    if not by_rows:
+        whole = _as_read(whole)
     _share(bases, whole[top : top + total])
 
     def of(part: Tensor, stretches: list[int], own: int, places: list[_Place]) -> FusedLinear:
