@@ -8,6 +8,7 @@ Two cores, float32, all rungs in turns. Each adds to the one before it:
     [R; A; W] in one product        W's rows between those of the adapters
     its columns together            as products with few tokens read them fastest
     the codes' rows of the head     instead of the whole vocabulary's
+    a layer as loops                compiled, not operators of PyTorch; rows together again, as loops read them
     guessing ahead                  several codes in a pass
 
 Predicted are floor + operators · c, with the c that makes it right for the original: every operator takes so long to
@@ -21,8 +22,8 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
-from unittest.mock import patch
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +36,7 @@ from healthgpt.bench.original import Original, OriginalLinear
 from healthgpt.bench.subject import Subject
 from healthgpt.config import NANO
 from healthgpt.decoding import Decoding
-from healthgpt.engine import linear
+from healthgpt.engine import loops
 from healthgpt.engine.choosing import Chooser
 from healthgpt.engine.decoder import Decoder, decoders_of
 from healthgpt.engine.drawing import draw_codes
@@ -70,8 +71,10 @@ class WholeHead(Decoder):
         return F.linear(hidden, self.head)[..., rows]
 
 
-def decoder(subject: Subject, kind: type[Decoder], part: Callable[[Sequence[Any]], Any]) -> Decoder:
-    """The engine's decoder of the task, with other products."""
+def decoder(
+    subject: Subject, kind: type[Decoder], part: Callable[[Sequence[Any]], Any], loops: ModuleType | None = None
+) -> Decoder:
+    """The engine's decoder of the task, with other products, and without loops unless they are given."""
     body: Any = subject.network.model.language_model
     mine = decoders_of(subject.network)[TASK]
     layers = [
@@ -84,7 +87,7 @@ def decoder(subject: Subject, kind: type[Decoder], part: Callable[[Sequence[Any]
         )
         for layer, block in zip(mine._layers, body.layers, strict=True)
     ]
-    return kind(body, layers, mine.embeddings, mine.head)
+    return kind(body, layers, mine.embeddings, mine.head, loops=loops)
 
 
 def drawing(subject: Subject, drawn_by: Decoder, passes: list[int] | None = None) -> Decode:
@@ -112,23 +115,24 @@ def rungs(subject: Subject, passes: list[int]) -> dict[str, Decode]:
     """All ways, from the bottom up."""
     tasks = subject.network.tasks
 
-    def fused(into_one: bool) -> Callable[[Sequence[Any]], Any]:
-        return lambda layers: fuse(layers, tasks, into_one=into_one)[TASK]
+    def fused(into_one: bool, by_rows: bool = False) -> Callable[[Sequence[Any]], Any]:
+        return lambda layers: fuse(layers, tasks, into_one=into_one, by_rows=by_rows)[TASK]
 
     with torch.inference_mode():
         own = decoder(subject, WholeHead, Plain)
         beside = decoder(subject, WholeHead, fused(False))
-        with patch.object(linear, "_as_read", lambda weight: weight):
-            one = decoder(subject, WholeHead, fused(True))
+        one = decoder(subject, WholeHead, fused(True, by_rows=True))
         columns = decoder(subject, WholeHead, fused(True))
-        last = decoder(subject, Decoder, fused(True))
+        rows = decoder(subject, Decoder, fused(True))
+        last = decoder(subject, Decoder, fused(True, by_rows=True), loops)
     return {
         "original": Original(subject, TASK).decode,
         "own loop and buffers": drawing(subject, own),
         "[A; R] in one product": drawing(subject, beside),
         "[R; A; W] in one product": drawing(subject, one),
         "its columns together": drawing(subject, columns),
-        "the codes' rows of the head": drawing(subject, last),
+        "the codes' rows of the head": drawing(subject, rows),
+        "a layer as loops": drawing(subject, last),
         "guessing ahead": drawing(subject, last, passes),
     }
 
@@ -160,7 +164,7 @@ def main() -> None:
     measured = {name: statistics.median(found) for name, found in times.items()}
     each = (measured["original"] - floor) / operators["original"]
     predicted = {name: floor + each * number for name, number in operators.items()}
-    predicted["guessing ahead"] = predicted["the codes' rows of the head"] * max(passes) / (count - 1)
+    predicted["guessing ahead"] = predicted["a layer as loops"] * max(passes) / (count - 1)
     rows = [
         {
             "rung": name,
