@@ -1,7 +1,9 @@
-"""What the engine's shortcuts save and change, with the shipped model: python benchmarks/shortcuts.py [--count 60]
+"""What the engine's shortcuts save and change: python benchmarks/shortcuts.py [--count 60]
 
-Two cores. Times of single answers and drawings in turns with the exact engine; results on phantoms of the validation
-split, scored by `healthgpt evaluate`, each in a folder of its own, which goes on where it was interrupted.
+Two cores. Times of single answers and drawings in turns with the exact engine, of the shipped model and of one with
+random weights whose layers are too large for the engine's loops (67 MB each); results of the shipped model on phantoms
+of the validation split, scored by `healthgpt evaluate`, each in a folder of its own, which goes on where it was
+interrupted.
 """
 
 from __future__ import annotations
@@ -11,7 +13,6 @@ import statistics
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 from report import publish
@@ -19,9 +20,11 @@ from report import publish
 from healthgpt import HealthGPT
 from healthgpt.cli import main as healthgpt
 from healthgpt.files import read_json
+from healthgpt.random_model import RandomShape, write_random_model
 from healthgpt.shortcuts import Shortcuts
 
 CORES = 2
+LARGE = RandomShape(width=1024, layers=8, heads=16, kv_heads=16, mlp=4096)
 EXAMPLES = Path(__file__).parents[1] / "healthgpt" / "examples"
 WAYS = {
     "none": (Shortcuts(), []),
@@ -46,7 +49,17 @@ def main() -> None:
     prepared = ["prepare", "phantoms", "--split", "validation", "--seed", "0", "--count", str(7 * flags.count)]
     run([*prepared, "--output", str(phantoms)])
     scores = {name: scored(name, words, phantoms, flags) for name, (_, words) in WAYS.items()}
-    rows = [row | scores[row["shortcut"]] for row in timed(flags.rounds)]
+    large = flags.folder / "large"
+    if not large.exists():
+        write_random_model(large, LARGE)
+    small, larger = timed("nano", flags.rounds), timed(large, flags.rounds)
+    rows = [
+        {"shortcut": name}
+        | small[name]
+        | {f"large_{what}": value for what, value in larger[name].items()}
+        | scores[name]
+        for name in WAYS
+    ]
     publish("shortcuts", rows, count=flags.count, rounds=flags.rounds, split="validation")
 
 
@@ -73,31 +86,36 @@ def run(words: list[str]) -> None:
         raise SystemExit(f"failed: healthgpt {' '.join(words)}")
 
 
-def timed(rounds: int) -> list[dict[str, Any]]:
-    """Medians of an answer and a drawing alone, beside those of the exact engine."""
+def timed(folder: Path | str, rounds: int) -> dict[str, dict[str, float]]:
+    """By shortcut, medians of a token of an answer and of a drawing alone, beside those of the exact engine."""
     image = EXAMPLES / "brain_ct.png"
     models = {
-        name: HealthGPT.from_pretrained("nano", device="cpu", shortcuts=shortcuts)
+        name: HealthGPT.from_pretrained(folder, device="cpu", shortcuts=shortcuts)
         for name, (shortcuts, _) in WAYS.items()
     }
-    works: dict[str, Callable[[HealthGPT], object]] = {
-        "answer": lambda model: model.answer("Describe this image.", image),
-        "drawing": lambda model: model.draw("Turn this CT into an MRI.", image),
-    }
+
+    def answer(model: HealthGPT) -> int:
+        details = model.answer("Describe this image.", image, max_new_tokens=32, return_details=True)
+        return len(details.token_ids)
+
+    def draw(model: HealthGPT) -> int:
+        model.draw("Turn this CT into an MRI.", image)
+        return 1
+
+    works: dict[str, Callable[[HealthGPT], int]] = {"answer": answer, "drawing": draw}
     times = {(name, what): list[float]() for name in models for what in works}
     for _ in range(rounds + 1):
         for name, model in models.items():
             for what, work in works.items():
                 start = time.perf_counter()
-                work(model)
-                times[name, what].append(time.perf_counter() - start)
+                made = work(model)
+                times[name, what].append((time.perf_counter() - start) / made)
     medians = {key: statistics.median(found[1:]) for key, found in times.items()}
-    return [
-        {"shortcut": name}
-        | {f"{what}_ms": 1000 * medians[name, what] for what in works}
+    return {
+        name: {f"{what}_ms": 1000 * medians[name, what] for what in works}
         | {f"{what}_speed_up": medians["none", what] / medians[name, what] for what in works}
         for name in models
-    ]
+    }
 
 
 if __name__ == "__main__":

@@ -76,11 +76,12 @@ def ladder() -> str:
 
 def shortcuts() -> str:
     lines = [
-        "| | an answer | a drawing | questions right | CT to MRI: SSIM | lesions kept |",
-        "|---|---|---|---|---|---|",
+        "| | an answer | a drawing | large: an answer | a drawing | questions right | CT to MRI: SSIM | lesions kept |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {row['shortcut']} | {row['answer_speed_up']:.2f} × | {row['drawing_speed_up']:.2f} × "
+        f"| {row['large_answer_speed_up']:.2f} × | {row['large_drawing_speed_up']:.2f} × "
         f"| {row['questions_right']:.1%} | {row['ct2mri_ssim']:.3f} | {row['lesions_kept']:.1%} |"
         for row in read_json(RESULTS / "shortcuts.json")["rows"]
     ]
