@@ -52,9 +52,11 @@ def test_every_kernel_compiles_for_a_gpu(tmp_path, monkeypatch):
     tensors = ("out", "x", "low", "gates", "up", "weight", "joined", "queries", "cos", "sin", "keys", "values")
     types |= dict.fromkeys(tensors, "*bf16")
     for kernel, constants in kernels:
-        signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
-        source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-        assert compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
+        for kept in ("*bf16", "*fp8e4nv") if "keys" in kernel.arg_names else ("*bf16",):
+            here = {**types, "keys": kept, "values": kept}
+            signature = {name: "constexpr" if name in constants else here.get(name, "i32") for name in kernel.arg_names}
+            source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+            assert compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
 
 
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter needs no GPU")
@@ -196,6 +198,27 @@ def test_turned_and_kept(batch, length, heads, kv_heads, width, turning, dtype):
     close(cache, wanted)
 
 
+@runs_kernels
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_is_kept_in_8_bits(dtype):
+    """Numbers beyond the largest, and none."""
+    from healthgpt.engine.cache import as_kept
+    from healthgpt.engine.kernels import turn_and_keep
+
+    joined = 300 * randn(3, 3 * 16, dtype=dtype)
+    if not INTERPRETED:  # whose 8 bits have no NaN, and round another way where two numbers are as near
+        joined[1, 40] = torch.nan  # a value's
+    cos, sin = torch.ones(8, 16, dtype=dtype, device=DEVICE), torch.zeros(8, 16, dtype=dtype, device=DEVICE)
+    positions = torch.tensor([[2], [0], [7]], device=DEVICE)
+    cache = torch.zeros(2, 3, 1, 8, 16, dtype=torch.float8_e4m3fn, device=DEVICE)
+    turn_and_keep(joined, cos, sin, positions, cache[0], cache[1], 1)
+    for kept, found in zip(cache, joined[:, 16:].split(16, dim=1), strict=True):
+        assert found.abs().nan_to_num().max() > 448
+        wanted = torch.zeros(3, 8, 16, device=DEVICE)
+        wanted[torch.arange(3), positions[:, 0]] = as_kept(found, torch.float8_e4m3fn).float()
+        torch.testing.assert_close(kept[:, 0].float(), wanted, rtol=1 / 8, atol=0, equal_nan=True)
+
+
 ATTENTIONS = [
     # batch, new tokens, heads, key-value heads, width, capacity, window
     (0, 1, 2, 2, 16, 64, None),
@@ -249,6 +272,7 @@ def test_a_decoder_by_kernels_gives_the_same_tokens(golden_model, monkeypatch):
     if not INTERPRETED:
         pytest.skip("the golden models are on the CPU")
     network = next(iter(golden_model._engine._decoders.values()))
+    monkeypatch.setattr(network, "_small", None)
     rows = [randn(length, network.embeddings.shape[1], seed=1) for length in (6, 3)]
     prompts = [EmbeddedPrompt(shared=None, own=own) for own in rows]
     tokens, logits = [], []

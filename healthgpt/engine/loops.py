@@ -212,7 +212,7 @@ def _gated(joined):
     for n in range(len(joined)):
         for d in range(width):
             gate = joined[n, d]
-            out[n, d] = gate / (1 + math.exp(-gate)) * joined[n, width + d]
+            out[n, d] = gate / (np.float32(1) + math.exp(-gate)) * joined[n, width + d]
     return out
 
 

@@ -40,6 +40,8 @@ class SmallPasses:
 
     def read(self, x: Tensor, cache: KeyValueCache, spots: Spots) -> Tensor:
         """(B, L, D) embeddings -> (B L, D) what the head takes of them, keys and values going into the cache."""
+        if spots.live > cache.capacity or len(x) > len(cache):  # loops look at no bounds
+            raise IndexError(f"{len(x)} x {spots.live} tokens, the cache has room for {len(cache)} x {cache.capacity}")
         rows = x.reshape(-1, x.shape[-1]).numpy().copy()
         angles = tuple(one.numpy() for one in self._attention.angles(spots.live))
         positions = spots.positions.contiguous().numpy()
@@ -53,4 +55,4 @@ class SmallPasses:
     def logits(self, hidden: Tensor, head: Tensor) -> Tensor:
         """(..., D) and (V, D) -> (..., V)"""
         rows = hidden.reshape(-1, hidden.shape[-1]).numpy()
-        return torch.from_numpy(self._loops.product(rows, head.numpy())).view(*hidden.shape[:-1], len(head))
+        return torch.from_numpy(self._loops.product(rows, head.detach().numpy())).view(*hidden.shape[:-1], len(head))

@@ -20,7 +20,7 @@ def turn_and_keep(
         joined: (B·L, (H + 2 H_kv) W) queries, keys and values.
         cos, sin: (more than the largest position, rotated width), `sin` with the half's sign in it.
         positions: (B, L), each less than S.
-        keys, values: (at least B, H_kv, S, W), of the same strides.
+        keys, values: (at least B, H_kv, S, W), of the same strides; in the queries' dtype or in 8 bits.
         heads: H.
 
     Returns:
@@ -98,6 +98,15 @@ def _turn_and_keep(
     if head < heads:
         tl.store(queries + (token * heads + head) * width + columns, found, mask=inside)
     elif head < heads + kv_heads:
-        tl.store(keys + slot + (head - heads) * cache_head, found, mask=inside)
+        tl.store(keys + slot + (head - heads) * cache_head, _as_kept(found, keys.dtype.element_ty), mask=inside)
     else:
-        tl.store(values + slot + (head - heads - kv_heads) * cache_head, found, mask=inside)
+        kept = _as_kept(found, values.dtype.element_ty)
+        tl.store(values + slot + (head - heads - kv_heads) * cache_head, kept, mask=inside)
+
+
+@triton.jit
+def _as_kept(found, dtype: tl.constexpr):
+    """In a cache's dtype; what is too large for 8 bits becomes the largest, and NaN stays (`cache.as_kept`)."""
+    if dtype == tl.float8e4nv:
+        found = tl.clamp(found.to(tl.float32), -448.0, 448.0, propagate_nan=tl.PropagateNan.ALL)
+    return found.to(dtype)
