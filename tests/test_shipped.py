@@ -95,6 +95,7 @@ def test_it_works_from_a_folder_that_cannot_be_changed_on_one_core_without_avx(t
         "print(model.answer(asked.question, asked.image))"
     )
     old = {"ATEN_CPU_CAPABILITY": "default", "ONEDNN_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2"}
+    old |= {"NUMBA_CPU_NAME": "generic", "NUMBA_CACHE_DIR": str(tmp_path / "loops")}  # root may write anywhere
     environment = {**os.environ, **old, "PYTHONPATH": str(package), "PYTHONDONTWRITEBYTECODE": "1"}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment, cwd=tmp_path)
