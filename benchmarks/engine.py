@@ -1,16 +1,19 @@
 """How fast the engine decodes the shipped model, against the original's way: python benchmarks/engine.py [--rounds 7]
 
-Two cores, float32, `healthgpt bench` of both tasks, all in one run and in turns; docs/engine.md says what is measured.
+Two cores, float32, `healthgpt bench` of both tasks, all in one run and in turns; docs/engine.md says what is measured
+and shows docs/images/engine.png, which is drawn here.
 """
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import torch
 from report import publish
 
+from healthgpt.bench import chart
 from healthgpt.bench.run import BenchSettings, bench
 from healthgpt.bench.subject import Subject
 from healthgpt.bench.ways import AHEAD, ENGINE
@@ -19,6 +22,7 @@ from healthgpt.loading import LoadOptions
 from healthgpt.sources import named_sources
 
 CORES = 2
+CHART = Path(__file__).parents[1] / "docs" / "images" / "engine.png"
 # Times as fast per prompt as the original with one prompt, at the least: task, prompts at once, goal.
 GOALS = (("text", 1, 3.0), ("image", 1, 3.0), ("text", 16, 8.0), ("image", 16, 8.0))
 SHOWN = ("task", "way", "batch", "tokens", "prefill_ms", "step_ms", "seconds_per_image", "tokens_per_second")
@@ -44,6 +48,7 @@ def main() -> None:
     ]
     kept = {key: report[key] for key in ("subject", "ceilings", "rounds", "left_out")}
     publish("engine", rows, goals=goals, **kept)
+    chart.save(report, CHART)
     for goal in goals:
         print(f"{goal['task']}, batch of {goal['batch']}: {goal['speed_up']:.2f} x, goal {goal['goal']:.0f} x")
 

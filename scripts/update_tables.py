@@ -8,6 +8,7 @@
     <!-- engine -->          how fast the engine decodes, beside the original's way
     <!-- ladder -->          what each of the engine's measures brings
     <!-- shortcuts -->       what is faster with other results
+    <!-- guessing -->        what guesses save
     <!-- batch -->           what batches gain, cost and survive
     <!-- serving -->         what the server bears
 
@@ -88,6 +89,16 @@ def shortcuts() -> str:
     return "\n".join(lines) + "\n"
 
 
+def guessing() -> str:
+    lines = ["| | drawings | passes | guesses right | times plain drawing |", "|---|---|---|---|---|"]
+    lines += [
+        f"| {row['kind']} | {row['drawings']} | {row['passes']:.1f} | {row['guesses_right']:.0%} "
+        f"| {row['speed_up']:.2f} |"
+        for row in read_json(RESULTS / "guessing.json")["rows"]
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def plain(name: str) -> str:
     """Rows of a benchmark that have what was measured, its value and maybe a goal."""
     lines = ["| | | goal |", "|---|---|---|"]
@@ -103,6 +114,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "nano-ablations": ablations,
     "engine": engine,
     "ladder": ladder,
+    "guessing": guessing,
     "shortcuts": shortcuts,
     "batch": lambda: plain("batch"),
     "serving": lambda: plain("serving"),

@@ -18,7 +18,7 @@ from healthgpt.engine.linear import fuse
 from healthgpt.engine.memory import free_bytes
 from healthgpt.engine.prompts import EmbeddedPrompt, read_prompts
 from healthgpt.engine.routing import add_routed
-from healthgpt.engine.speculation import Guesser, draw_codes_ahead
+from healthgpt.engine.speculation import Guesser, Hopes, draw_codes_ahead
 from healthgpt.engine.stepping import Steppers
 from healthgpt.hlora import HLoraConfig, attach_adapter
 from healthgpt.loading import DTYPES, LoadOptions
@@ -332,6 +332,34 @@ def test_guesses_change_nothing_but_the_number_of_passes(nano):
             assert sum(tally.accepted) + tally.passes == count - 1
             passes[name] = tally.passes
     assert passes["truth"] < count / 4 < passes["input"] < count <= passes["none"] + 1
+
+
+def test_requests_whose_guesses_are_seldom_right_are_drawn_plainly(nano, monkeypatch):
+    hopes = Hopes()
+    good, bad = Guesser(None, 8), Guesser(None, 8)
+    (good.right, good.seen), (bad.right, bad.seen) = (40, 63), (3, 63)
+    first = hopes.share("a")
+    hopes.learn("a", good)
+    hopes.learn("b", bad)
+    assert first == hopes.share("c") == 0.5
+    assert hopes.share("a") == pytest.approx((40 + 0.5 * 16) / (63 + 16))
+    assert [hopes.share("b") for _ in range(17)] == [None] * 16 + [0.5]  # and is tried again
+    hopes.learn("b", good)
+    hopes.learn("b", good)
+    assert hopes.share("b") > 0.5
+    for number in range(300):
+        hopes.learn(number, bad)
+    assert len(hopes._known) == 256
+    assert hopes.share("a") == 0.5  # forgotten
+
+    image, asked = "healthgpt/examples/brain_ct.png", []
+    monkeypatch.setattr(nano._engine, "_hopes", Hopes())
+    monkeypatch.setattr("healthgpt.pipeline.codes_of", lambda *values: asked.append(1) or codes_of(*values))
+    for question, times in (("Turn this CT into an MRI.", 1), ("Reconstruct the image.", 3)):
+        drawn = [nano.draw(question, image, return_details=True).token_ids for _ in range(3)]
+        assert drawn[0] == drawn[1] == drawn[2]
+        assert len(asked) == times
+        asked.clear()
 
 
 def test_every_guess_comes_from_where_it_says():

@@ -148,7 +148,8 @@ def test_a_client_that_leaves_ends_its_generation(server, stream):
         if stream:
             received = b""
             while b"data: " not in received:  # headers may come by themselves
-                assert (part := link.recv(2**16))
+                part = link.recv(2**16)
+                assert part
                 received += part
         assert server.figure("healthgpt_jobs_running") == 1
     left = time.monotonic()

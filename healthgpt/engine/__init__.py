@@ -7,6 +7,8 @@
     norm.py         RMSNorm
     prompts.py      prompts into the cache, what they share once
     kernels/        what the layers do beside products, in Triton; triton_use.py says where it runs
+    loops.py        a layer for few tokens on a CPU, compiled by Numba; numba_use.py says where it runs
+    small_passes.py passes of few tokens by those loops
     cache.py        keys and values; memory.py asks whether they fit before they are made
     choosing.py     the next token out of the logits
     answering.py    texts: sequences that leave and join while others go on

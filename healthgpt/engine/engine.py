@@ -18,7 +18,7 @@ from healthgpt.engine.drawing import draw_codes
 from healthgpt.engine.graphs import steppers_for
 from healthgpt.engine.prompts import EmbeddedPrompt, embed_prompts
 from healthgpt.engine.side_by_side import draw_codes_side_by_side
-from healthgpt.engine.speculation import Guesser, draw_codes_ahead
+from healthgpt.engine.speculation import Guesser, Hopes, draw_codes_ahead
 from healthgpt.generation import Generator
 from healthgpt.model import HealthGPTForConditionalGeneration
 from healthgpt.processor import HealthGPTProcessor, Prompt
@@ -50,6 +50,7 @@ class Engine:
     ):
         self.oracle = Generator(network, processor)
         self._network, self._processor, self._row_lead = network, processor, shortcuts.row_lead
+        self._hopes = Hopes()
         self._decoders: dict[Task, Decoder] | None = None
         self._steppers = steppers_for(network.get_input_embeddings().weight.device)
         try:
@@ -157,10 +158,14 @@ class Engine:
                     watch=watch,
                 )
             if given and chooser.plain and not self._steppers:  # steps that are captured need no guesses to be fast
-                grid = given()
-                guesser = Guesser(grid.flatten().tolist(), columns=grid.shape[1])
-                prompt = self._embedded(prompts)[0]
-                return [draw_codes_ahead(decoder, prompt, vocabulary, num_codes, guesser, watch)[0]]
+                asked = tuple(prompts[0].ids)
+                if (share := self._hopes.share(asked)) is not None:
+                    grid = given()
+                    guesser = Guesser(grid.flatten().tolist(), columns=grid.shape[1], share=share)
+                    prompt = self._embedded(prompts)[0]
+                    ids, _ = draw_codes_ahead(decoder, prompt, vocabulary, num_codes, guesser, watch)
+                    self._hopes.learn(asked, guesser)
+                    return [ids]
             if not chooser.plain:
                 self.release()
             embedded = self._embedded(prompts)

@@ -7,14 +7,15 @@ are known after it. What is drawn mostly resembles what was given, place by plac
     above     the code one row higher
     before    the code just drawn
 
-whichever has been right most often lately.
+whichever has been right most often lately. Conversions resemble what was given in shape, not in codes; so `Hopes`
+remembers, by what was asked for, whether guesses were right often enough to be worth their time.
 
 Legend: N codes of an image, W codes in a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -27,7 +28,11 @@ from healthgpt.vocabulary import ImageVocabulary
 
 _MOST_GUESSES = 16  # in a pass
 _FORGETTING = 0.9  # of the record of right guesses, per code
-_HOPE = 0.25  # a guess is worth its computing where it, and all before it, are right as often as this
+_HOPE = 0.45  # a guess is worth its computing, some 0.45 of a step, where it, and all before it, are right as often
+_FIRST = 0.5  # how often a code of the input is taken to be right before anything is known
+_DOUBT = 16  # codes that have to be seen before what is seen counts more than that
+_MOST_REMEMBERED = 256  # kinds of requests
+_PLAIN = 16  # drawings of a kind without guesses before these are tried again
 
 
 class Guesser:
@@ -36,13 +41,18 @@ class Guesser:
     Args:
         given: (N,) codes of the input image on the same grid, None without one.
         columns: W.
+        share: how often a code of the input is expected to be right.
+
+    Attributes:
+        right, seen: codes of the input that were right, of so many.
     """
 
-    def __init__(self, given: Sequence[int] | None, columns: int):
+    def __init__(self, given: Sequence[int] | None, columns: int, share: float = _FIRST):
         self._given, self._columns = given, columns
         self._drawn_as: dict[int, int] = {}
-        start = {"given": 0.6, "above": 0.3, "before": 0.2}  # how often each is right; the drawing will tell
-        self._record = {way: share for way, share in start.items() if given or way != "given"}
+        self.right = self.seen = 0
+        start = {"given": share, "above": 0.3, "before": 0.2}  # how often each is right; the drawing will tell
+        self._record = {way: expected for way, expected in start.items() if given or way != "given"}
 
     def guess(self, codes: Sequence[int], most: int) -> list[int]:
         """The next codes after those known, by the best way so far; none where that is seldom right."""
@@ -58,8 +68,10 @@ class Guesser:
         for place in range(known, len(codes)):
             before = codes[:place]
             for way in self._record:
-                right = float(bool(before) and self._one(way, before) == codes[place])
+                right = bool(before) and self._one(way, before) == codes[place]
                 self._record[way] = _FORGETTING * self._record[way] + (1 - _FORGETTING) * right
+                self.right += right and way == "given"
+            self.seen += 1
             if self._given:
                 self._drawn_as[self._given[place]] = codes[place]
 
@@ -73,15 +85,43 @@ class Guesser:
         return codes[-1]
 
 
+class Hopes:
+    """How often codes of the input were right lately, by what was asked for."""
+
+    def __init__(self) -> None:
+        # Right ones and all, older ones counting less; how many drawings went without guesses since.
+        self._known: dict[Hashable, tuple[float, float, int]] = {}
+
+    def share(self, asked: Hashable) -> float | None:
+        """What to expect of such a drawing; None where guesses would cost more than they save."""
+        right, seen, plain = self._known.get(asked, (0.0, 0.0, 0))
+        share = (right + _FIRST * _DOUBT) / (seen + _DOUBT)
+        if share >= _HOPE:
+            return share
+        if plain == _PLAIN:
+            return _FIRST
+        self._known[asked] = (right, seen, plain + 1)
+        return None
+
+    def learn(self, asked: Hashable, guesser: Guesser) -> None:
+        """Takes note of a drawing that was guessed ahead."""
+        right, seen, _ = self._known.pop(asked, (0.0, 0.0, 0))
+        self._known[asked] = (right / 2 + guesser.right, seen / 2 + guesser.seen, 0)  # behind all others
+        if len(self._known) > _MOST_REMEMBERED:
+            del self._known[next(iter(self._known))]
+
+
 @dataclass(kw_only=True)
 class Tally:
     """How a drawing went.
 
     Attributes:
-        passes: through the LLM, the prompt's not counted. accepted: guesses that were right, of each pass.
+        passes: through the LLM, the prompt's not counted.
+        guessed, accepted: guesses of each pass, and those that were right.
     """
 
     passes: int = 0
+    guessed: list[int] = field(default_factory=list)
     accepted: list[int] = field(default_factory=list)
 
 
@@ -113,6 +153,7 @@ def draw_codes_ahead(
         codes += found[: min(right + 1, num_codes - known)]
         refuse_nan(largest[: right + 1].unsqueeze(0), known)
         if known:
+            tally.guessed.append(len(guesses))
             tally.accepted.append(right)
         if watch:
             for code in codes[known:]:
