@@ -545,7 +545,7 @@ def as_csv(delimiter):
         ("a.csv", as_csv(",")),
         ("bom.csv", b"\xef\xbb\xbf" + as_csv(",")),
         ("a.TSV", as_csv("\t")),
-        ("a.csv.gz", gzip.compress(b"\xef\xbb\xbf" + as_csv(","))),
+        ("a.csv.gz", gzip.compress(b"\xef\xbb\xbf" + as_csv(","), mtime=0)),
     ],
 )
 def test_tables_of_every_kind(tmp_path, name, content):
@@ -581,10 +581,10 @@ def test_a_cell_may_be_longer_than_the_csv_modules_bound(tmp_path):
         ("a.csv", b"a,b\n1,2,3\n", "line 2: has other columns than the first line"),
         ("a.csv", b"a,b\n\xff\xfe,2\n", "not readable as CSV"),
         ("a.csv.gz", b"a,b\n1,2\n", "line 0: damaged or truncated"),
-        ("a.csv.gz", gzip.compress(b"a,b\n" + b"1,2\n" * 9)[:-12], "damaged or truncated"),
+        ("a.csv.gz", gzip.compress(b"a,b\n" + b"1,2\n" * 9, mtime=0)[:-12], "damaged or truncated"),
         ("a.parquet", b"PAR1 and nothing else", "not readable as Parquet"),
         ("a.xlsx", b"PK", r"expected \.json, \.jsonl, \.csv, \.csv\.gz, \.tsv or \.parquet"),
-        ("a.gz", gzip.compress(b"a\n"), r"expected \.json, \.jsonl"),
+        ("a.gz", gzip.compress(b"a\n", mtime=0), r"expected \.json, \.jsonl"),
     ],
 )
 def test_damaged_tables_are_named_in_one_line(tmp_path, name, content, message):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -70,7 +71,14 @@ class Residents:
         with self._locks[name]:
             if name not in self._loaded:
                 self._loaded[name] = HealthGPT.from_sources(named_sources(self._places[name]), self._options)
+                _warm_up(self._loaded[name])
             return self._loaded[name]
+
+
+def _warm_up(model: HealthGPT) -> None:
+    """Has what is compiled at the first token, loops or kernels, compiled before anybody waits for it."""
+    with contextlib.suppress(Exception):  # what is wrong with a model, those who ask it are told
+        model.answer("Hello", max_new_tokens=2)
 
 
 def id_of(model: str | Path) -> str:
