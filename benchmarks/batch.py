@@ -40,7 +40,7 @@ from healthgpt.batch.questions import Questions
 from healthgpt.batch.run import run_batch, to_do
 from healthgpt.batch.worker import Worker
 from healthgpt.data.phantoms.source import draw_patient
-from healthgpt.pipeline import Answer
+from healthgpt.exchange import Answer
 from healthgpt.tasks import Task
 
 ROOT = Path(__file__).parents[1]

@@ -13,7 +13,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from healthgpt.pipeline import Answer, Drawing, HealthGPT, Request
+    from healthgpt.exchange import Answer, Drawing, Request
+    from healthgpt.pipeline import HealthGPT
     from healthgpt.streaming import PartialDrawing
     from healthgpt.tasks import Task, TaskType
 
@@ -22,9 +23,9 @@ __all__ = ["Answer", "Drawing", "HealthGPT", "PartialDrawing", "Request", "Task"
 
 _HOMES = {
     "HealthGPT": "pipeline",
-    "Answer": "pipeline",
-    "Drawing": "pipeline",
-    "Request": "pipeline",
+    "Answer": "exchange",
+    "Drawing": "exchange",
+    "Request": "exchange",
     "PartialDrawing": "streaming",
     "Task": "tasks",
     "TaskType": "tasks",

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, overload
 
@@ -19,6 +18,7 @@ from torch import Tensor
 from healthgpt.config import ModelSources
 from healthgpt.decoding import Decoding, FirstTokenConfidence
 from healthgpt.engine.engine import Engine
+from healthgpt.exchange import Answer, Drawing, Request
 from healthgpt.images import ImageSource
 from healthgpt.loading import LoadedModel, LoadOptions, load_model
 from healthgpt.processor import Prompt
@@ -38,56 +38,6 @@ from healthgpt.targets import as_image, codes_of, through_codes
 from healthgpt.tasks import Task
 from healthgpt.vocabulary import ImageVocabulary
 from taming_transformers import GumbelVQ
-
-
-@dataclass(frozen=True, kw_only=True)
-class Request:
-    """One thing to do, for `run_batch`.
-
-    Attributes:
-        images: none, one or several, all belonging to the conversation's first turn.
-        history: earlier (question, answer) turns.
-    """
-
-    task: Task
-    question: str
-    images: Sequence[ImageSource] = ()
-    history: Sequence[tuple[str, str]] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Answer:
-    """An answer and how it came about.
-
-    Attributes:
-        token_ids: generated ids, with the stop token that ended them (there is none in a truncated answer).
-        prompt_ids: the prompt's ids, -200 where an image stands.
-        confidence: how probable the model held its first token, from 0 to 1 (softmax of its logits, before any penalty,
-            in float32); None with sampling or beams.
-        truncated: it ended at its longest, or because nobody wanted more of it, and not by itself.
-    """
-
-    text: str
-    token_ids: list[int]
-    prompt_ids: list[int]
-    confidence: float | None = None
-    truncated: bool = False
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drawing:
-    """A drawn image and how it came about.
-
-    Attributes:
-        indices: VQGAN codes in row-major order.
-        token_ids: the codes' token ids and `<end_index>`.
-        prompt_ids: the prompt's ids, -200 where an image stands.
-    """
-
-    image: Image.Image
-    indices: list[int]
-    token_ids: list[int]
-    prompt_ids: list[int]
 
 
 class HealthGPT:

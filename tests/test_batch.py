@@ -25,7 +25,7 @@ from healthgpt.batch.run import file_name, run_batch, to_do
 from healthgpt.batch.worker import Worker, out_of_memory
 from healthgpt.cli import main
 from healthgpt.data.phantoms.source import draw_patient
-from healthgpt.pipeline import Answer, Request
+from healthgpt.exchange import Answer, Request
 from healthgpt.tasks import Task
 
 ROOT = Path(__file__).parents[1]

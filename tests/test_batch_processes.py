@@ -23,7 +23,7 @@ from healthgpt.batch.reading import Failure
 from healthgpt.batch.worker import Worker
 from healthgpt.cli import main
 from healthgpt.data.phantoms.source import draw_patient
-from healthgpt.pipeline import Answer, Request
+from healthgpt.exchange import Answer, Request
 from healthgpt.tasks import Task
 
 ROOT = Path(__file__).parents[1]

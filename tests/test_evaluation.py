@@ -12,7 +12,7 @@ from healthgpt.data.records import IMAGE_MARK, RecordFile
 from healthgpt.evaluation.phantoms import select_phantoms
 from healthgpt.evaluation.pictures import psnr, ssim
 from healthgpt.evaluation.runs import Run
-from healthgpt.pipeline import Answer, Drawing
+from healthgpt.exchange import Answer, Drawing
 from healthgpt.sources import named_sources
 from healthgpt.tasks import Task
 

@@ -20,9 +20,9 @@ from pydantic import TypeAdapter
 from serving_server import CT, XRAY, data_url, png, wait
 
 from healthgpt.decoding import Decoding
+from healthgpt.exchange import Answer, Request
 from healthgpt.images import read_image
 from healthgpt.loading import LoadOptions
-from healthgpt.pipeline import Answer, Request
 from healthgpt.serving.api.conversation import RemoteImage, conversation_of, decoded
 from healthgpt.serving.api.decoding import choices_of, decoding_of
 from healthgpt.serving.api.desk import Desk, Job

@@ -11,7 +11,7 @@ from healthgpt.batch.processes import run_in_processes
 from healthgpt.batch.questions import Question
 from healthgpt.batch.reading import Failure, Pictures
 from healthgpt.batch.worker import MakeWorker, Result
-from healthgpt.pipeline import Request
+from healthgpt.exchange import Request
 
 _READ_AHEAD = 2  # batches per process that works on them
 Worked = tuple[Batch, list[Result]]

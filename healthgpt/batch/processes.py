@@ -16,7 +16,7 @@ from healthgpt.batch.batches import Batch
 from healthgpt.batch.reading import Failure
 from healthgpt.batch.worker import Result, Worker
 from healthgpt.child_processes import belong_to_parent, without_interrupts
-from healthgpt.pipeline import Request
+from healthgpt.exchange import Request
 
 logger = logging.getLogger(__name__)
 

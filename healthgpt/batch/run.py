@@ -23,8 +23,8 @@ from healthgpt.batch.batches import Batch, batches_of
 from healthgpt.batch.questions import Question, Questions
 from healthgpt.batch.reading import Failure
 from healthgpt.batch.worker import Result
+from healthgpt.exchange import Answer
 from healthgpt.images import save_image
-from healthgpt.pipeline import Answer
 
 # More digits would tell which questions ran together: padding changes the sixth (float32), so that an interrupted run's
 # file would differ from a whole one's.

@@ -11,8 +11,9 @@ import torch
 
 from healthgpt.batch.reading import Failure, one_line
 from healthgpt.config import ModelSources
+from healthgpt.exchange import Answer, Drawing, Request
 from healthgpt.loading import LoadOptions
-from healthgpt.pipeline import Answer, Drawing, HealthGPT, Request
+from healthgpt.pipeline import HealthGPT
 
 logger = logging.getLogger(__name__)
 

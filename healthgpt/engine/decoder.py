@@ -107,7 +107,7 @@ class Decoder:
             (B, L, D), or (wanted, D).
         """
         batch, length, width = x.shape
-        if self._small and self._small.take(x, cache):
+        if self._small and self._small.take(x):
             hidden = self._small.read(x, cache, spots)
             return hidden.view(batch, length, width) if wanted is None else hidden[wanted]
         sight = self.attention.sight(spots, cache)
@@ -154,7 +154,8 @@ def decoders_of(network: HealthGPTForConditionalGeneration, shortcuts: Shortcuts
     plain = [module for module in body.modules() if isinstance(module, nn.Linear)]
     size = sum(module.weight.nbytes for module in plain)
     into_one = next(body.parameters()).device.type != "cpu" or size <= _SMALL
-    loops = None if shortcuts.int8_weights else loops_for(plain[0].weight, size // len(body.layers))
+    by_operators = shortcuts.int8_weights or shortcuts.fp8_cache  # loops read float32 alone
+    loops = None if by_operators else loops_for(plain[0].weight, size // len(body.layers))
     layers: dict[Task, list[Layer]] = {task: [] for task in tasks}
     for block in body.layers:
         attention, mlp = block.self_attn, block.mlp

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import logging
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +10,8 @@ from pathlib import Path
 from healthgpt.loading import LoadOptions
 from healthgpt.pipeline import HealthGPT
 from healthgpt.sources import named_sources
+
+logger = logging.getLogger(__name__)
 
 
 class Residents:
@@ -77,8 +79,10 @@ class Residents:
 
 def _warm_up(model: HealthGPT) -> None:
     """Has what is compiled at the first token, loops or kernels, compiled before anybody waits for it."""
-    with contextlib.suppress(Exception):  # what is wrong with a model, those who ask it are told
+    try:
         model.answer("Hello", max_new_tokens=2)
+    except Exception as error:  # it is loaded; those who ask it are told what is wrong with it
+        logger.warning("a first answer, to warm up, failed: %s", error)
 
 
 def id_of(model: str | Path) -> str:

@@ -24,8 +24,9 @@ from tqdm import tqdm
 from healthgpt.batch.reading import Failure
 from healthgpt.batch.worker import Result, Worker
 from healthgpt.data.records import IMAGE_MARK
+from healthgpt.exchange import Answer, Request
 from healthgpt.loading import choose_device
-from healthgpt.pipeline import Answer, HealthGPT, Request
+from healthgpt.pipeline import HealthGPT
 from healthgpt.tasks import Task
 
 logger = logging.getLogger(__name__)

@@ -21,7 +21,8 @@ from vlmeval.vlm.base import BaseModel
 
 from healthgpt.batch.reading import Failure
 from healthgpt.batch.worker import Worker
-from healthgpt.pipeline import Answer, HealthGPT, Request
+from healthgpt.exchange import Answer, Request
+from healthgpt.pipeline import HealthGPT
 from healthgpt.tasks import Task
 
 # How the kit marks and counts questions that have no answer.

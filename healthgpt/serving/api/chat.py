@@ -14,7 +14,8 @@ from typing import Any, Literal
 
 from fastapi.responses import StreamingResponse
 
-from healthgpt.pipeline import Answer, HealthGPT, Request
+from healthgpt.exchange import Answer, Request
+from healthgpt.pipeline import HealthGPT
 from healthgpt.serving.api.conversation import conversation_of
 from healthgpt.serving.api.decoding import choices_of, decoding_of
 from healthgpt.serving.api.desk import Job, Result

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 import torch
 
 from healthgpt.batch.worker import out_of_memory
-from healthgpt.pipeline import Answer, Drawing, Request
+from healthgpt.exchange import Answer, Drawing, Request
 from healthgpt.serving.api.errors import ApiError, late, refused
 from healthgpt.serving.api.logs import note
 from healthgpt.serving.api.metrics import Metrics

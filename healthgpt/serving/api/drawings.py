@@ -10,7 +10,7 @@ from typing import Any
 
 from PIL import Image
 
-from healthgpt.pipeline import Request
+from healthgpt.exchange import Request
 from healthgpt.serving.api.conversation import ImageInput
 from healthgpt.serving.api.decoding import choices_of, decoding_of
 from healthgpt.serving.api.errors import refused

@@ -11,7 +11,8 @@ from typing import Any
 
 from PIL import Image
 
-from healthgpt.pipeline import HealthGPT, Request
+from healthgpt.exchange import Request
+from healthgpt.pipeline import HealthGPT
 from healthgpt.serving.api.conversation import ImageInput, RemoteImage
 from healthgpt.serving.api.desk import Desk, Job, Result
 from healthgpt.serving.api.errors import ApiError, late

@@ -10,7 +10,8 @@ from typing import Any
 
 from PIL import Image
 
-from healthgpt.pipeline import Answer, Drawing, HealthGPT
+from healthgpt.exchange import Answer, Drawing
+from healthgpt.pipeline import HealthGPT
 from healthgpt.serving.app.decoding import Chosen
 from healthgpt.serving.app.opening import plainly
 from healthgpt.serving.app.routing import choose_task
