@@ -101,7 +101,6 @@ OWNERS = {
         "healthgpt.evaluation.sheets",
         "healthgpt.bench.chart",
     },
-    "triton": {"healthgpt.engine.kernels"},
     "deepspeed": set(),
 }
 
