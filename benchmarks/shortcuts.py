@@ -30,12 +30,17 @@ WAYS = {
     "none": (Shortcuts(), []),
     "int8_weights": (Shortcuts(int8_weights=True), ["--int8_weights"]),
     "fp8_cache": (Shortcuts(fp8_cache=True), ["--fp8_cache"]),
-    "row_lead 6": (Shortcuts(row_lead=6), ["--row_lead", "6"]),
+    "row_lead 7": (Shortcuts(row_lead=7), ["--row_lead", "7"]),
     "row_lead 4": (Shortcuts(row_lead=4), ["--row_lead", "4"]),
     "row_lead 2": (Shortcuts(row_lead=2), ["--row_lead", "2"]),
 }
 # What a row has of an evaluation's figures, as shares.
-SCORES = {"questions_right": "all/right", "ct2mri_ssim": "kind=ct2mri/ssim", "lesions_kept": "kind=ct2mri/lesions_kept"}
+SCORES = {
+    "questions_right": "all/right",
+    "ct2mri_ssim": "kind=ct2mri/ssim",
+    "lesions_kept": "kind=ct2mri/lesions_kept",
+    "findings_drawn": "kind=report-to-cxr/findings",
+}
 
 
 def main() -> None:

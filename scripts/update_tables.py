@@ -77,13 +77,15 @@ def ladder() -> str:
 
 def shortcuts() -> str:
     lines = [
-        "| | an answer | a drawing | large: an answer | a drawing | questions right | CT to MRI: SSIM | lesions kept |",
-        "|---|---|---|---|---|---|---|---|",
+        "| | an answer | a drawing | large: an answer | a drawing "
+        "| questions right | CT to MRI: SSIM | lesions kept | findings drawn |",
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [
         f"| {row['shortcut']} | {row['answer_speed_up']:.2f} × | {row['drawing_speed_up']:.2f} × "
         f"| {row['large_answer_speed_up']:.2f} × | {row['large_drawing_speed_up']:.2f} × "
-        f"| {row['questions_right']:.1%} | {row['ct2mri_ssim']:.3f} | {row['lesions_kept']:.1%} |"
+        f"| {row['questions_right']:.1%} | {row['ct2mri_ssim']:.3f} | {row['lesions_kept']:.1%} "
+        f"| {row['findings_drawn']:.1%} |"
         for row in read_json(RESULTS / "shortcuts.json")["rows"]
     ]
     return "\n".join(lines) + "\n"

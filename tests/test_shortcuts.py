@@ -16,7 +16,7 @@ from healthgpt.engine.decoder import decoders_of
 from healthgpt.engine.drawing import draw_codes
 from healthgpt.engine.linear import fuse
 from healthgpt.engine.rounded import RoundedWeight
-from healthgpt.engine.side_by_side import draw_codes_side_by_side, passes_of
+from healthgpt.engine.side_by_side import draw_codes_side_by_side, passes_of, stand_in
 from healthgpt.hlora import HLoraConfig, attach_adapter
 from healthgpt.loading import LoadOptions, load_model
 from healthgpt.shortcuts import Shortcuts
@@ -85,6 +85,13 @@ def test_a_lead_of_a_whole_row_is_plain_drawing(nano):
             ids = draw_codes_side_by_side(decoder, embedded, vocabulary, count, columns, columns, told.append)
             assert ids == [expected[i] for i in chosen]
             assert (torch.stack(told, dim=1) + vocabulary.first_code_id).tolist() == ids
+
+
+def test_the_border_stands_in_for_the_border():
+    """Of a grid of 4 columns: the end of the row above if it is known, of the one above that, the row's own begin."""
+    assert stand_in(11, {0, 1, 2, 3, 4, 5, 6, 7, 8, 9}, 4) == 7
+    assert stand_in(11, {0, 1, 2, 3, 4, 5, 6, 8}, 4) == 3
+    assert stand_in(11, {0, 1, 2, 4, 5, 8}, 4) == 8
 
 
 def test_a_window_narrows_what_rows_see(random_folder):

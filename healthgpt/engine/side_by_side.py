@@ -10,7 +10,7 @@ Legend: B prompts, N = H · W codes of an image in W columns, S slots of the cac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 
 import torch
 from torch import Tensor
@@ -28,6 +28,17 @@ def passes_of(num_codes: int, columns: int, lead: int) -> list[list[int]]:
         rows = range(max(0, -(-(time - columns + 1) // lead)), min(num_codes // columns - 1, time // lead) + 1)
         passes.append([row * columns + time - row * lead for row in rows])
     return passes
+
+
+def stand_in(place: int, known: Set[int], columns: int) -> int:
+    """The place whose code is read where that of the last place of a row is not known yet.
+
+    The nearest known one above it, which is of the same border of the picture; where there is none, the first one of
+    its row, as borders are mostly alike. (The latest code of its row, out of the midst of the picture, led the rows
+    below astray: of 30 reports 3 % were drawn as they say with a lead of half a row, 60 % so.)
+    """
+    above = (one for one in range(place - columns, -1, -columns) if one in known)
+    return next(above, place - place % columns)
 
 
 def draw_codes_side_by_side(
@@ -71,10 +82,10 @@ def draw_codes_side_by_side(
             told += 1
         if number + 1 == len(passes):
             break
-        # What is read next: the codes just chosen, and for a row that begins before the one above has ended, the
-        # latest code above in the place of the last one, until that is known.
+        # What is read next: the codes just chosen, and for a row that begins before the one above has ended, what
+        # stands in for the last one there.
         chosen = sorted({*places, *(place - 1 for place in passes[number + 1])})
-        tokens = [place if place in known else max(one for one in places if one < place) for place in chosen]
+        tokens = [place if place in known else stand_in(place, known, columns) for place in chosen]
         at = torch.tensor(chosen, device=device)
         positions = lengths + at
         there = there.scatter(1, positions, True)
