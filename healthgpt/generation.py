@@ -23,7 +23,7 @@ _DEFAULT_TOP_K = 50
 
 
 class Generator:
-    """Owns the network: the only caller of its `route`, under a lock.
+    """Decodes by transformers' `generate`, routing the network under a lock.
 
     Attributes:
         lock: held by whoever routes the network.

@@ -1,6 +1,6 @@
 """`HealthGPT`: load once, then answer questions about images and draw images.
 
-One network serves both tasks; the pipeline owns it. It alone calls `route`, under a lock, so threads may share a
+One network serves both tasks; the pipeline owns it. Whoever decodes routes it under one lock, so threads may share a
 `HealthGPT`: their calls run one after another.
 """
 

@@ -10,8 +10,8 @@ class Shortcuts:
     """What may be given up for speed.
 
     Attributes:
-        int8_weights: steps read the base's linear layers in 8 bits, a scale per row; prompts are read with the whole
-            weights, which stay.
+        int8_weights: products of few tokens, those of steps, take the base's linear layers in 8 bits, a scale per row;
+            others take the whole weights, which stay.
         fp8_cache: keys and values are kept in 8 bits (e4m3).
         row_lead: codes that a row of a drawing is ahead of the one below it, which is drawn at the same time (ZipAR,
             arXiv 2412.04062); None draws code after code. For greedy drawing without a penalty.

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from healthgpt import HealthGPT, Request, Task
 from healthgpt.config import ModelSources, PluginSource
+from healthgpt.loading import LoadOptions
 from healthgpt.random_model import write_random_model
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -100,7 +101,7 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 @pytest.fixture(scope="session")
 def golden_model(golden: Golden) -> HealthGPT:
-    return HealthGPT.from_sources(golden.sources())
+    return HealthGPT.from_sources(golden.sources(), LoadOptions(device="cpu"))
 
 
 @pytest.fixture(scope="session")
@@ -110,7 +111,7 @@ def m3() -> Golden:
 
 @pytest.fixture(scope="session")
 def m3_model(m3: Golden) -> HealthGPT:
-    return HealthGPT.from_sources(m3.sources())
+    return HealthGPT.from_sources(m3.sources(), LoadOptions(device="cpu"))
 
 
 @pytest.fixture(scope="session")
@@ -121,4 +122,4 @@ def random_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def random_model(random_folder: Path) -> HealthGPT:
-    return HealthGPT.from_pretrained(random_folder)
+    return HealthGPT.from_pretrained(random_folder, device="cpu")

@@ -1,9 +1,11 @@
 """The engine gives the oracle's tokens: every golden model, both tasks, alone and together, guessed ahead or not."""
 
+import contextlib
 import itertools
 
 import pytest
 import torch
+from transformers import Qwen2Config
 
 from healthgpt import HealthGPT, Request, Task
 from healthgpt.batch.worker import Worker
@@ -12,7 +14,7 @@ from healthgpt.decoding import Decoding
 from healthgpt.engine.answering import Answering, Text
 from healthgpt.engine.cache import CacheShape, KeyValueCache
 from healthgpt.engine.choosing import Chooser, refuse_nan
-from healthgpt.engine.decoder import UnsupportedError, decoders_of
+from healthgpt.engine.decoder import UnsupportedError, _window_of, decoders_of
 from healthgpt.engine.drawing import draw_codes
 from healthgpt.engine.linear import fuse
 from healthgpt.engine.memory import free_bytes
@@ -22,6 +24,7 @@ from healthgpt.engine.speculation import Guesser, Hopes, draw_codes_ahead
 from healthgpt.engine.stepping import Steppers
 from healthgpt.hlora import HLoraConfig, attach_adapter
 from healthgpt.loading import DTYPES, LoadOptions
+from healthgpt.shortcuts import Shortcuts
 from healthgpt.targets import codes_of
 
 NEW_TOKENS = 24
@@ -101,32 +104,57 @@ class Repeating:
         return work
 
 
+@pytest.mark.parametrize("settings", [GREEDY, SETTINGS["penalised"]], ids=["greedy", "penalised"])
 @pytest.mark.parametrize("new_capture", [None, Repeating])
-def test_steps_that_nobody_looks_at_are_the_oracles(golden, golden_model, new_capture, monkeypatch):
+def test_steps_that_nobody_looks_at_are_the_oracles(golden, golden_model, new_capture, settings, monkeypatch):
     """Alone and together, prompts of unequal lengths, a cache that has to grow, a stepper used again."""
     engine, vocabulary = golden_model._engine, golden_model._processor.image_vocabulary
+    Repeating.captures = 0
     monkeypatch.setattr(engine, "_steppers", Steppers(new_capture))
     monkeypatch.setattr("healthgpt.engine.stepping._GRAIN", 32)
     monkeypatch.setattr("healthgpt.engine.cohorts._ROOM", 2)
     prompts = prompts_of(golden_model, [golden.request(case) for case in golden.cases if case["task"] == "com"])
     assert len({golden_model._processor.expanded_length(prompt) for prompt in prompts}) > 1
     most = 90
-    expected = [until_stop(engine.oracle.generate([prompt], GREEDY, most)[0], engine.stop_ids) for prompt in prompts]
+    expected = [until_stop(engine.oracle.generate([prompt], settings, most)[0], engine.stop_ids) for prompt in prompts]
     for _ in range(2):
-        assert engine.answer(prompts, GREEDY, [most] * len(prompts)) == expected
-    assert [engine.answer([prompt], GREEDY, [most])[0] for prompt in prompts] == expected
+        assert engine.answer(prompts, settings, [most] * len(prompts)) == expected
+    assert [engine.answer([prompt], settings, [most])[0] for prompt in prompts] == expected
     shorter = list(range(1, len(prompts) + 1))
-    assert engine.answer(prompts, GREEDY, shorter) == [ids[:n] for ids, n in zip(expected, shorter, strict=True)]
+    assert engine.answer(prompts, settings, shorter) == [ids[:n] for ids, n in zip(expected, shorter, strict=True)]
     if golden.draws:
         requests = [golden.request(case) for case in golden.cases if case["task"] == "gen"]
         count = golden_model._vqgan.config.num_codes
         prompts = prompts_of(golden_model, requests)
-        drawn = [engine.oracle.generate([p], GREEDY, count, codes_of=vocabulary)[0] for p in prompts]
+        drawn = [engine.oracle.generate([p], settings, count, codes_of=vocabulary)[0] for p in prompts]
         seen = []
-        assert engine.draw(prompts, GREEDY, vocabulary, count, watch=lambda codes: seen.append(codes.clone())) == drawn
+        assert (
+            engine.draw(prompts, settings, vocabulary, count, watch=lambda codes: seen.append(codes.clone())) == drawn
+        )
         assert (torch.stack(seen, dim=1) + vocabulary.first_code_id).tolist() == drawn
-        assert [engine.draw([p], GREEDY, vocabulary, count)[0] for p in prompts] == drawn
+        assert [engine.draw([p], settings, vocabulary, count)[0] for p in prompts] == drawn
     assert (new_capture is None) or Repeating.captures
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="captures on a GPU")
+@pytest.mark.parametrize("settings", [GREEDY, SETTINGS["penalised"]], ids=["greedy", "penalised"])
+def test_a_gpu_gives_the_oracles_tokens(golden, settings):
+    """Kernels, captured steps, alone and together, in float32."""
+    model = HealthGPT.from_sources(golden.sources(), LoadOptions(device="cuda", dtype="FP32"))
+    engine, vocabulary = model._engine, model._processor.image_vocabulary
+    prompts = prompts_of(model, [golden.request(case) for case in golden.cases if case["task"] == "com"])
+    expected = [until_stop(engine.oracle.generate([p], settings, 90)[0], engine.stop_ids) for p in prompts]
+    for _ in range(2):
+        assert engine.answer(prompts, settings, [90] * len(prompts)) == expected
+        assert [engine.answer([prompt], settings, [90])[0] for prompt in prompts] == expected
+    if golden.draws:
+        count = model._vqgan.config.num_codes
+        prompts = prompts_of(model, [golden.request(case) for case in golden.cases if case["task"] == "gen"])
+        drawn = [engine.oracle.generate([p], settings, count, codes_of=vocabulary)[0] for p in prompts]
+        for _ in range(2):
+            assert engine.draw(prompts, settings, vocabulary, count) == drawn
+            assert [engine.draw([p], settings, vocabulary, count)[0] for p in prompts] == drawn
+    assert engine._steppers._kept
 
 
 def test_steps_are_captured_once_and_the_least_used_are_forgotten(random_folder, monkeypatch):
@@ -362,6 +390,29 @@ def test_requests_whose_guesses_are_seldom_right_are_drawn_plainly(nano, monkeyp
         asked.clear()
 
 
+@pytest.mark.parametrize("options", [{"dtype": "BF16"}, {"shortcuts": Shortcuts(int8_weights=True)}])
+def test_nothing_is_guessed_where_several_codes_round_otherwise_than_one(options):
+    model = HealthGPT.from_pretrained("nano", device="cpu", **options)
+    request = Request(task=Task.GENERATION, question="Reconstruct the image.", images=["healthgpt/examples/fundus.png"])
+    vocabulary, count = model._processor.image_vocabulary, model._vqgan.config.num_codes
+    plain = model._engine.draw([model._prompt(request)], GREEDY, vocabulary, count)[0]
+    assert model.run_batch([request])[0].token_ids[:-1] == plain
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+def test_tokens_are_chosen_in_32_bits(settings):
+    """Of the logits of 16 bits, as transformers does it."""
+    logits = torch.randn(64, 4000, generator=torch.Generator().manual_seed(0)).mul(4).bfloat16()
+    chooser = Chooser(settings, settings.repetition_penalty or 1.0, 0, None)
+    chosen = []
+    for given in (logits, logits.float()):
+        memories = [chooser.memory() for _ in logits]
+        for memory, best in zip(memories, logits.argmax(dim=-1).tolist(), strict=True):
+            memory.tokens.append(best)
+        chosen.append(chooser(given, memories))
+    assert torch.equal(*chosen)
+
+
 def test_every_guess_comes_from_where_it_says():
     guesser = Guesser(None, columns=3)
     guesser._record = {"above": 0.9, "before": 0.0}
@@ -409,6 +460,17 @@ def test_fused_layers_are_the_layers(adapter, into_one, alpha):
         assert all([weight.data_ptr() for weight in fused[task].weights] == own for task in tasks)
 
 
+@pytest.mark.parametrize("into_one", [True, False])
+def test_in_16_bits_a_bias_is_rounded_with_its_product(into_one):
+    torch.manual_seed(0)
+    layers = [torch.nn.Linear(64, width).bfloat16() for width in (32, 16, 16)]
+    x = torch.randn(50, 64, dtype=torch.bfloat16)
+    with torch.inference_mode():
+        expected = torch.cat([layer(x) for layer in layers], dim=-1)
+        made = fuse(layers, [Task.COMPREHENSION], into_one=into_one)[Task.COMPREHENSION]
+        assert (made(x) != expected).float().mean() < 0.01
+
+
 def test_the_routed_term_in_double_precision():
     generator = torch.Generator().manual_seed(1)
     for experts, rank, width, rows in ((1, 3, 5, 2), (4, 12, 7, 3), (32, 64, 33, 1), (2, 2, 4, 0)):
@@ -439,6 +501,15 @@ def test_a_window_hides_what_is_far_behind(random_folder):
     assert engine.answer(prompts, GREEDY, [12, 12]) == alone
 
 
+def test_a_window_that_no_layer_has_is_none():
+    """As of Qwen2 whose `max_window_layers` are all of them."""
+    shared = {"sliding_window": 4, "use_sliding_window": True, "num_hidden_layers": 3}
+    assert _window_of(Qwen2Config(**shared, max_window_layers=3)) is None
+    assert _window_of(Qwen2Config(**shared, max_window_layers=0)) == 4
+    with pytest.raises(UnsupportedError, match="only some of its layers"):
+        _window_of(Qwen2Config(**shared, max_window_layers=1))
+
+
 def test_what_the_engine_does_not_know_is_decoded_by_the_oracle(random_folder, caplog):
     model = HealthGPT.from_pretrained(random_folder, device="cpu")
     expected = model.answer("What is it?", max_new_tokens=6, return_details=True)
@@ -459,6 +530,20 @@ def test_logits_that_are_no_numbers_name_the_step(random_folder):
         model.answer("What is it?", max_new_tokens=4)
     with pytest.raises(FloatingPointError, match="step 7 "):
         refuse_nan(torch.tensor([[0.0, 1.0, 2.0], [0.0, 1.0, torch.nan]]), 5)
+
+
+def test_kernels_are_launched_on_the_device_of_what_they_read(random_folder, monkeypatch):
+    """Triton launches on the current device, which may be another GPU."""
+    decoder = HealthGPT.from_pretrained(random_folder, device="cpu")._engine._decoders[Task.COMPREHENSION]
+    entered = []
+    monkeypatch.setattr(decoder, "_small", None)
+    monkeypatch.setattr(
+        "healthgpt.engine.decoder.on_device", lambda device: entered.append(device) or contextlib.nullcontext()
+    )
+    with torch.inference_mode():
+        rows = decoder.embed(torch.tensor([1, 2, 3]))
+        read_prompts(decoder, [EmbeddedPrompt(shared=None, own=rows)])
+    assert entered == [torch.device("cpu")]
 
 
 def test_a_cache_grows_and_keeps_what_it_has():

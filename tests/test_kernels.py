@@ -1,5 +1,6 @@
 """Every Triton kernel against float64: in Triton's interpreter without a GPU (in a process of its own), else on it."""
 
+import contextlib
 import functools
 import os
 import subprocess
@@ -45,7 +46,7 @@ def test_every_kernel_compiles_for_a_gpu(tmp_path, monkeypatch):
         (rows._normed, {"WIDTH": 4096}),
         (rows._gated, {"WIDTH": 1024}),
         (rotary._turn_and_keep, {"WIDTH": 128}),
-        (attention._attend_part, {**part, "LENGTH": 1}),
+        (attention._attend_part, part),
         (attention._combine, {"SPLITS": 4, "WIDTH": 128}),
     ]
     types = {"positions": "*i64", "partial": "*fp32", "weights": "*fp32", "scale": "fp32", "epsilon": "fp32"}
@@ -59,11 +60,41 @@ def test_every_kernel_compiles_for_a_gpu(tmp_path, monkeypatch):
             assert compile(source, target=GPUTarget("cuda", 90, 32)).asm["ptx"]
 
 
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter compiles nothing")
+@pytest.mark.parametrize(
+    ("capability", "dtype", "width", "limit"),
+    [(75, "fp16", 128, 65536), (75, "fp32", 128, 65536), (86, "bf16", 128, 101376), (86, "fp32", 128, 101376)],
+)
+def test_attention_fits_the_shared_memory_of_small_gpus(capability, dtype, width, limit, tmp_path, monkeypatch):
+    """With as many rows as it is ever given; limits are the largest of a T4, and of an A10 or an RTX 30."""
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource, compile
+
+    from healthgpt.engine.attention import _MOST_ROWS
+    from healthgpt.engine.kernels import attention
+
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    slots = attention._SLOTS // (2 if dtype == "fp32" else 1)
+    constants = {"GROUP": 1, "SPLITS": 1, "WINDOWED": True, "ROWS": _MOST_ROWS, "WIDTH": width, "SLOTS": slots}
+    types = dict.fromkeys(("queries", "keys", "values", "partial"), f"*{dtype}")
+    types |= {"positions": "*i64", "weights": "*fp32", "scale": "fp32"}
+    kernel = attention._attend_part
+    signature = {name: "constexpr" if name in constants else types.get(name, "i32") for name in kernel.arg_names}
+    made = compile(
+        ASTSource(fn=kernel, signature=signature, constexprs=constants),
+        target=GPUTarget("cuda", capability, 32),
+        options={"num_stages": 2},
+    )
+    assert made.metadata.shared <= limit
+
+
 @pytest.mark.skipif(INTERPRETED, reason="the interpreter needs no GPU")
 def test_a_gpu_without_kernels_is_told_of_once(monkeypatch, caplog):
     from healthgpt.engine import triton_use
 
     monkeypatch.setattr(triton_use, "_kernels_of", functools.cache(triton_use._kernels_of.__wrapped__))
+    monkeypatch.setattr(triton_use, "on_device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(triton_use, "_failure", lambda dtype: None)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Old GPU")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: False)
@@ -72,10 +103,14 @@ def test_a_gpu_without_kernels_is_told_of_once(monkeypatch, caplog):
     for _ in range(2):
         assert triton_use._kernels_of(0, torch.bfloat16) is None
     assert triton_use._kernels_of(0, torch.float16) is not None
+    monkeypatch.setattr(triton_use, "_failure", lambda dtype: "Failed to find C compiler")
+    for _ in range(2):
+        assert triton_use._kernels_of(2, torch.float16) is None
     monkeypatch.setattr(triton_use.importlib.util, "find_spec", lambda name: None)
     assert triton_use._kernels_of(1, torch.float16) is None
     assert [record.message.split(",")[0] for record in caplog.records] == [
         "Old GPU has no bfloat16 of its own",
+        "Old GPU: Triton does not run here (Failed to find C compiler)",
         "Old GPU: Triton is not installed",
     ]
 
@@ -273,7 +308,7 @@ def test_a_decoder_by_kernels_gives_the_same_tokens(golden_model, monkeypatch):
     from healthgpt.engine.stepping import Stepper
 
     if not INTERPRETED:
-        pytest.skip("the golden models are on the CPU")
+        pytest.skip("the golden models are on the CPU; test_a_gpu_gives_the_oracles_tokens is for a GPU")
     network = next(iter(golden_model._engine._decoders.values()))
     monkeypatch.setattr(network, "_small", None)
     rows = [randn(length, network.embeddings.shape[1], seed=1) for length in (6, 3)]

@@ -207,6 +207,20 @@ def test_keys_and_values_are_kept_in_8_bits():
 # --- asked for by flags
 
 
+def test_kernels_that_cannot_read_8_bits_refuse_them(random_folder, monkeypatch):
+    loaded = load_model(named_sources(str(random_folder)), LoadOptions(device="cpu"))
+    monkeypatch.setattr("healthgpt.engine.decoder.kernels_for", lambda tensor: object())
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    with pytest.raises(ValueError, match=r"fp8_cache: A100 has compute capability 8.0, 8-bit floats take 8.9 or more"):
+        HealthGPT(loaded, Shortcuts(fp8_cache=True))
+
+
+def test_no_tokens_are_not_multiplied_in_8_bits():
+    """A GPU's product fails at them; the last layer has none where prompts share a beginning."""
+    assert [RoundedWeight.fits(tokens) for tokens in (0, 1, 16, 17)] == [False, True, True, False]
+
+
 def test_flags_reach_the_engine_and_the_answers_file(tmp_path):
     questions = tmp_path / "q.jsonl"
     questions.write_text(

@@ -2,6 +2,7 @@
 
     linear.py       W, A and router of an H-LoRA layer as one product, B added to its result
     routing.py      that addition
+    rounded.py      W in 8 bits, for few tokens, where that is asked for
     attention.py    positions, keys and values, what a token sees
     decoder.py      the LLM of one task: layers, head
     norm.py         RMSNorm
@@ -14,6 +15,7 @@
     answering.py    texts: sequences that leave and join while others go on
     drawing.py      images: so many codes, no more and no fewer
     speculation.py  images by guessing codes ahead and checking them, with the same result
+    side_by_side.py images by several rows at once, where that is asked for
     stepping.py     greedy steps that the host does not look at; graphs.py makes CUDA graphs of them
     cohorts.py      texts by such steps
     engine.py       what the pipeline talks to

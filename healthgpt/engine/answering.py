@@ -28,7 +28,7 @@ class Text:
     Attributes:
         most: tokens that it may have.
         first: (V,) logits of its first token, once they are known.
-        watch: is told of every token as soon as it is chosen; a false answer ends the text.
+        watch: is told of every token, as soon as the host knows it; a false answer ends the text.
     """
 
     prompt: EmbeddedPrompt

@@ -17,7 +17,9 @@ from torch import Tensor
 from healthgpt.engine.cache import KeyValueCache, as_kept, without_type
 from healthgpt.engine.triton_use import kernels_for
 
-_MOST_ROWS = 128  # new tokens times query heads of a key-value head that one program of the kernel takes
+# New tokens times query heads of a key-value head that one program of the kernel takes: those of steps. Prompts go to
+# PyTorch's, which is made for them.
+_MOST_ROWS = 32
 
 
 @dataclass(frozen=True, kw_only=True)

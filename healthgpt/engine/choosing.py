@@ -33,17 +33,20 @@ class Chooser:
     """Chooses tokens of many sequences at once.
 
     Attributes:
+        greedy: nothing is drawn by chance. penalty: what logits of tokens are divided by that were chosen before.
         plain: the largest logit is the choice, whatever was chosen before.
     """
 
     def __init__(self, settings: Decoding, penalty: float, top_k: int, codes_of: ImageVocabulary | None):
         self._seed = settings.seed
         self._samples = settings.do_sample
+        self.penalty = penalty
         self._penalty = RepetitionPenaltyLogitsProcessor(penalty) if penalty != 1 else None
         self._warpers: list[LogitsProcessor] = [OnlyImageCodes(codes_of)] if codes_of else []
         if self._samples:
             self._warpers += sampling_warpers(settings, top_k)
-        self.plain = not self._samples and self._penalty is None
+        self.greedy = not self._samples
+        self.plain = self.greedy and self._penalty is None
 
     def memory(self) -> Memory:
         """That of a sequence before its first token."""
@@ -53,7 +56,8 @@ class Chooser:
         return Memory(generator=torch.Generator().manual_seed(seed))
 
     def __call__(self, logits: Tensor, memories: Sequence[Memory]) -> Tensor:
-        """(B, V) -> (B,)"""
+        """(B, V) -> (B,), computed in float32 whatever the logits are, as the oracle does."""
+        logits = logits.float()
         if self._penalty is not None:
             rows = [self._penalised(row, memory) for row, memory in zip(logits.split(1), memories, strict=True)]
             logits = torch.cat(rows)

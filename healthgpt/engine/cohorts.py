@@ -16,8 +16,13 @@ _UNSEEN = 8  # steps between two looks
 _ROOM = 256  # tokens that a new cache has room for beyond the prompts; it grows where texts are longer
 
 
-def answer_together(decoder: Decoder, steppers: Steppers, texts: Sequence[Text], stop_ids: Collection[int]) -> None:
+def answer_together(
+    decoder: Decoder, steppers: Steppers, texts: Sequence[Text], stop_ids: Collection[int], penalty: float = 1.0
+) -> None:
     """Decodes texts to their ends.
+
+    Args:
+        penalty: of tokens that a text has; 1 is none.
 
     Raises:
         FloatingPointError: logits that are no numbers.
@@ -25,7 +30,7 @@ def answer_together(decoder: Decoder, steppers: Steppers, texts: Sequence[Text],
     """
     longest, most = max(len(text.prompt) for text in texts), max(text.most for text in texts)
     buffer = -(-most // 1024) * 1024  # one length of most requests, so that the stepper serves them all
-    stepper = steppers.take(decoder, slice(None), len(texts), longest + min(most, _ROOM), buffer)
+    stepper = steppers.take(decoder, slice(None), len(texts), longest + min(most, _ROOM), buffer, penalty)
     logits = stepper.begin([text.prompt for text in texts])
     for text, row in zip(texts, logits, strict=True):
         text.first = row

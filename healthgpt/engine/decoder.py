@@ -20,7 +20,7 @@ from healthgpt.engine.linear import FusedLinear, fuse
 from healthgpt.engine.norm import RmsNorm
 from healthgpt.engine.numba_use import loops_for
 from healthgpt.engine.small_passes import SmallPasses
-from healthgpt.engine.triton_use import kernels_for
+from healthgpt.engine.triton_use import kernels_for, on_device
 from healthgpt.hlora import TaskLinear
 from healthgpt.model import HealthGPTForConditionalGeneration
 from healthgpt.shortcuts import Shortcuts
@@ -110,16 +110,20 @@ class Decoder:
         if self._small and self._small.take(x):
             hidden = self._small.read(x, cache, spots)
             return hidden.view(batch, length, width) if wanted is None else hidden[wanted]
+        with on_device(x.device):
+            x = self._read(x.reshape(batch * length, width), cache, spots, wanted)
+        return x.view(batch, length, width) if wanted is None else x
+
+    def _read(self, x: Tensor, cache: KeyValueCache, spots: Spots, wanted: Tensor | None) -> Tensor:
+        """(B·L, D) -> (B·L, D), or (wanted, D)"""
         sight = self.attention.sight(spots, cache)
-        x = x.reshape(batch * length, width)
         for number, layer in enumerate(self._layers):
             seen = self.attention(layer.queries(layer.norm(x)), number, sight)
             if wanted is not None and layer is self._layers[-1]:  # the others have left their keys and values
                 x, seen = x[wanted], seen[wanted]
             x = x + layer.out(seen)
             x = x + layer.down(self._gated(layer.gates(layer.second_norm(x))))
-        x = self._norm(x)
-        return x.view(batch, length, width) if wanted is None else x
+        return self._norm(x)
 
     def _small_passes(self, norm: Tensor, loops: ModuleType) -> SmallPasses | None:
         packed = []
@@ -153,6 +157,8 @@ def decoders_of(network: HealthGPTForConditionalGeneration, shortcuts: Shortcuts
     tasks, epsilon = network.tasks, body.config.rms_norm_eps
     plain = [module for module in body.modules() if isinstance(module, nn.Linear)]
     size = sum(module.weight.nbytes for module in plain)
+    if shortcuts.fp8_cache:
+        _refuse_fp8(plain[0].weight)
     into_one = next(body.parameters()).device.type != "cpu" or size <= _SMALL
     by_operators = shortcuts.int8_weights or shortcuts.fp8_cache  # loops read float32 alone
     loops = None if by_operators else loops_for(plain[0].weight, size // len(body.layers))
@@ -190,6 +196,16 @@ def decoders_of(network: HealthGPTForConditionalGeneration, shortcuts: Shortcuts
         )
         for task in tasks
     }
+
+
+def _refuse_fp8(weight: Tensor) -> None:
+    """Kernels that read 8-bit floats compile from Ada and Hopper on; PyTorch's own read them everywhere."""
+    if not kernels_for(weight) or torch.version.hip:
+        return
+    capability = torch.cuda.get_device_capability(weight.device)
+    if capability < (8, 9):
+        name, found = torch.cuda.get_device_name(weight.device), ".".join(map(str, capability))
+        raise ValueError(f"fp8_cache: {name} has compute capability {found}, 8-bit floats take 8.9 or more")
 
 
 def _refuse_what_is_unknown(body: Any) -> None:
@@ -232,6 +248,7 @@ def _window_of(config: Any) -> int | None:
     window = getattr(config, "sliding_window", None)
     if window is None or getattr(config, "use_sliding_window", True) is False:
         return None
-    if len(set(getattr(config, "layer_types", None) or ["sliding_attention"])) > 1:
+    kinds = set(getattr(config, "layer_types", None) or ["sliding_attention"])
+    if len(kinds) > 1:
         raise UnsupportedError("only some of its layers have a sliding window")
-    return int(window)
+    return None if kinds == {"full_attention"} else int(window)

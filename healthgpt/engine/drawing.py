@@ -32,14 +32,14 @@ def draw_codes(
 
     Args:
         watch: is told of every code, (B,) indices, as soon as it is chosen.
-        steppers: for plain greedy drawing without a look from the host; None draws step by step.
+        steppers: for greedy drawing without a look from the host; None draws step by step.
 
     Raises:
         FloatingPointError: logits that are no numbers.
         MemoryError, torch.OutOfMemoryError: keys and values that do not fit.
     """
-    if steppers and chooser.plain:
-        return _draw_by_steps(decoder, steppers, prompts, vocabulary, num_codes, watch)
+    if steppers and chooser.greedy:
+        return _draw_by_steps(decoder, steppers, chooser.penalty, prompts, vocabulary, num_codes, watch)
     lengths = [len(prompt) for prompt in prompts]
     cache, hidden = read_prompts(decoder, prompts, num_codes)
     start, longest, first = torch.tensor(lengths, device=hidden.device), max(lengths), vocabulary.first_code_id
@@ -71,6 +71,7 @@ def draw_codes(
 def _draw_by_steps(
     decoder: Decoder,
     steppers: Steppers,
+    penalty: float,
     prompts: Sequence[EmbeddedPrompt],
     vocabulary: ImageVocabulary,
     num_codes: int,
@@ -78,7 +79,7 @@ def _draw_by_steps(
 ) -> list[list[int]]:
     rows = slice(vocabulary.first_code_id, vocabulary.end_id)
     longest = max(len(prompt) for prompt in prompts)
-    stepper = steppers.take(decoder, rows, len(prompts), longest + num_codes, num_codes)
+    stepper = steppers.take(decoder, rows, len(prompts), longest + num_codes, num_codes, penalty)
     stepper.begin(prompts)
     while True:
         if watch:

@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 class Engine:
-    """Decodes prompts of a network. It alone calls the network's `route`, under a lock.
+    """Decodes prompts of a network, one request after the other: a lock is held while the network is routed to a task.
 
     Args:
         shortcuts: beams are decoded without any.
@@ -50,7 +50,10 @@ class Engine:
     ):
         self.oracle = Generator(network, processor)
         self._network, self._processor, self._row_lead = network, processor, shortcuts.row_lead
-        self._hopes = Hopes()
+        # In 16 bits a pass of several codes rounds otherwise than one of each, and weights in 8 bits round only for
+        # few tokens: there the codes of guesses would not be those of plain drawing.
+        exact = network.get_input_embeddings().weight.dtype is torch.float32 and not shortcuts.int8_weights
+        self._hopes = Hopes() if exact else None
         self._decoders: dict[Task, Decoder] | None = None
         self._steppers = steppers_for(network.get_input_embeddings().weight.device)
         try:
@@ -82,7 +85,8 @@ class Engine:
         Args:
             limits: tokens that each may have.
             confidence: is told how probable first tokens are; for greedy decoding.
-            watch: for each prompt, is told of every token of its answer; false ends it. Nobody is told of beams.
+            watch: for each prompt, is told of every token of its answer as soon as the host knows it; false ends it.
+                Nobody is told of beams.
 
         Raises:
             FloatingPointError: logits that are no numbers.
@@ -101,8 +105,8 @@ class Engine:
                 Text(prompt=embedded, most=limit, watch=told)
                 for embedded, limit, told in zip(self._embedded(prompts), limits, watch or nobody, strict=True)
             ]
-            if self._steppers and chooser.plain:
-                answer_together(decoder, self._steppers, texts, frozenset(self.stop_ids))
+            if self._steppers and chooser.greedy:
+                answer_together(decoder, self._steppers, texts, frozenset(self.stop_ids), chooser.penalty)
             else:
                 self._answer_by_turns(decoder, chooser, texts)
             if confidence is not None:
@@ -157,7 +161,8 @@ class Engine:
                     lead=self._row_lead,
                     watch=watch,
                 )
-            if given and chooser.plain and not self._steppers:  # steps that are captured need no guesses to be fast
+            # Steps that are captured need no guesses to be fast.
+            if given and self._hopes and chooser.plain and not self._steppers:
                 asked = tuple(prompts[0].ids)
                 if (share := self._hopes.share(asked)) is not None:
                     grid = given()
@@ -166,7 +171,7 @@ class Engine:
                     ids, _ = draw_codes_ahead(decoder, prompt, vocabulary, num_codes, guesser, watch)
                     self._hopes.learn(asked, guesser)
                     return [ids]
-            if not chooser.plain:
+            if not chooser.greedy:
                 self.release()
             embedded = self._embedded(prompts)
             return draw_codes(decoder, chooser, embedded, vocabulary, num_codes, watch, self._steppers)

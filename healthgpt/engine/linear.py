@@ -116,25 +116,38 @@ class FusedLinear:
         self.weights, self.beside, self.bias, self.rounded = weights, beside, bias, rounded
         self.width = sum(widths)
         self._widths, self._stretches, self._own, self._places = list(widths), list(stretches), own, places
+        self._biases = self._biases_of_products()
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.rounded and RoundedWeight.fits(len(x)):
             products = [rounded(x) for rounded in self.rounded]
+            if self.bias is not None:
+                products = [torch.cat(products, dim=-1) + self.bias]
         else:
-            products = [F.linear(x, weight) for weight in self.weights]
+            products = [F.linear(x, weight, bias) for weight, bias in zip(self.weights, self._biases, strict=True)]
         out = products[0] if len(products) == 1 else torch.cat(products, dim=-1)
         parts: Sequence[Tensor] = ()
         if self._places:
             parts = (out if self.beside is None else F.linear(x, self.beside)).split(self._stretches, dim=1)
         if self._places and self._own is not None:
             out = parts[self._own]
-        if self.bias is not None:
-            out = out + self.bias
         layers = [out] if len(self._widths) == 1 else out.split(self._widths, dim=1)
         for place in self._places:
             gates = None if place.gates is None else parts[place.gates]
             add_routed(layers[place.layer], parts[place.low], gates, place.adapter.up, place.adapter.scale)
         return out
+
+    def _biases_of_products(self) -> list[Tensor | None]:
+        """Each weight's bias, added within its product, so that in 16 bits it is rounded once, as in the layers."""
+        if self.bias is None:
+            return [None] * len(self.weights)
+        if self._own is None:
+            return list(self.bias.split([len(weight) for weight in self.weights]))
+        [whole] = self.weights
+        start = sum(self._stretches[: self._own])
+        padded = self.bias.new_zeros(len(whole))
+        padded[start : start + self.width] = self.bias
+        return [padded]
 
     def packed(self) -> tuple[Any, ...] | None:
         """The same as arrays, as `loops` takes them; None where it is not one matrix with its rows together."""

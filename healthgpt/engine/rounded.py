@@ -33,5 +33,5 @@ class RoundedWeight:
 
     @staticmethod
     def fits(tokens: int) -> bool:
-        """Whether so many tokens are few."""
-        return tokens <= _FEW
+        """Whether so many tokens are few; none at all are not, of which a GPU's product knows nothing."""
+        return 0 < tokens <= _FEW

@@ -26,7 +26,7 @@ from healthgpt.engine.decoder import Decoder, Spots
 from healthgpt.engine.prompts import EmbeddedPrompt, read_prompts
 from healthgpt.vocabulary import ImageVocabulary
 
-_MOST_GUESSES = 16  # in a pass
+_MOST_GUESSES = 15  # in a pass: with the code before them as many tokens as loops read at once
 _FORGETTING = 0.9  # of the record of right guesses, per code
 _HOPE = 0.45  # a guess is worth its computing, some 0.45 of a step, where it, and all before it, are right as often
 _FIRST = 0.5  # how often a code of the input is taken to be right before anything is known

@@ -38,6 +38,7 @@ class Stepper:
         rows: of the head that are chosen from.
         tokens: of the longest sequence that the cache has room for. most: N.
         new_capture: makes a `Capture` whose steps may share memory; None does every step's work itself.
+        penalty: of tokens that were chosen before; 1 is none.
 
     Attributes:
         cache: never moves, but by `reserve`.
@@ -52,8 +53,9 @@ class Stepper:
         tokens: int,
         most: int,
         new_capture: Callable[[], Capture] | None = None,
+        penalty: float = 1.0,
     ):
-        self._decoder, self._rows = decoder, rows
+        self._decoder, self._rows, self._penalty = decoder, rows, penalty
         self._new_capture = new_capture
         self._capture = new_capture() if new_capture else None
         # By the most tokens of a sequence: what repeats the step, and the tables that it must find where they were.
@@ -64,6 +66,9 @@ class Stepper:
         self.largest = torch.zeros(sequences, most, dtype=decoder.embeddings.dtype, device=device)
         # The token that is read next, where it stands, and which of the sequence's new tokens it is.
         self._token, self._position, self._place = torch.zeros(3, sequences, 1, dtype=torch.long, device=device)
+        # Which of the rows each sequence has chosen; none are noted where that makes no difference.
+        noted = len(decoder.head[rows]) if penalty != 1 else 0
+        self._chosen = torch.zeros(sequences, noted, dtype=torch.bool, device=device)
         self._longest = self.known = 0
 
     def begin(self, prompts: Sequence[EmbeddedPrompt]) -> Tensor:
@@ -74,6 +79,7 @@ class Stepper:
         self._longest, self.known = max(lengths), 1
         self._position.copy_(torch.tensor(lengths).unsqueeze(1))
         self._place.zero_()
+        self._chosen.zero_()
         logits = self._decoder.logits(hidden, self._rows)
         self._choose(logits)
         return logits
@@ -103,7 +109,7 @@ class Stepper:
 
     def _capture_step(self, capture: Capture, live: int) -> tuple[Callable[[], None], Any]:
         """The next step, not done yet: however often trying it did it, it is taken back."""
-        state = (self._token, self._position, self._place)
+        state = (self._token, self._position, self._place, self._chosen)
         before = [one.clone() for one in state]
 
         def rewind() -> None:
@@ -122,10 +128,16 @@ class Stepper:
         self._choose(self._decoder.logits(hidden, self._rows))
 
     def _choose(self, logits: Tensor) -> None:
+        if self._penalty != 1:  # as transformers does it
+            logits = logits.float()
+            penalised = torch.where(logits < 0, logits * self._penalty, logits / self._penalty)
+            logits = torch.where(self._chosen, penalised, logits)
         largest, chosen = logits.max(dim=-1, keepdim=True)
+        if self._penalty != 1:
+            self._chosen.scatter_(1, chosen, True)
         self._token.copy_(chosen + (self._rows.start or 0))
         self.ids.scatter_(1, self._place, self._token)
-        self.largest.scatter_(1, self._place, largest)
+        self.largest.scatter_(1, self._place, largest.to(self.largest.dtype))
 
 
 class Steppers:
@@ -133,20 +145,22 @@ class Steppers:
 
     def __init__(self, new_capture: Callable[[], Capture] | None = None):
         self._new_capture = new_capture
-        self._kept: dict[tuple[Decoder, int, int], Stepper] = {}
+        self._kept: dict[tuple[Decoder, int, int, float], Stepper] = {}
 
-    def take(self, decoder: Decoder, rows: slice, sequences: int, tokens: int, most: int) -> Stepper:
+    def take(
+        self, decoder: Decoder, rows: slice, sequences: int, tokens: int, most: int, penalty: float = 1.0
+    ) -> Stepper:
         """A stepper for so many sequences of so many tokens, `most` of them chosen.
 
         Raises:
             MemoryError, torch.OutOfMemoryError: their keys and values do not fit.
         """
-        kind = (decoder, rows.start or 0, sequences)
+        kind = (decoder, rows.start or 0, sequences, penalty)
         stepper = self._kept.pop(kind, None)
         if stepper is None or stepper.cache.capacity < tokens or stepper.ids.shape[1] < most:
             del stepper  # before another one needs its memory
             self.make_room(decoder, sequences, tokens)
-            stepper = Stepper(decoder, rows, sequences, tokens, most, self._new_capture)
+            stepper = Stepper(decoder, rows, sequences, tokens, most, self._new_capture, penalty)
         self._kept[kind] = stepper  # behind all others
         while len(self._kept) > _MOST_STEPPERS:
             del self._kept[next(iter(self._kept))]

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-_SLOTS = 64  # of the cache that a program reads at once
+_SLOTS = 64  # of the cache that a program reads at once in 16 bits; half as many in 32, for its shared memory
 _MOST_SPLITS = 32
 
 
@@ -31,7 +31,7 @@ def attend(
     """Attention whose keys and values, the new tokens' own included, are in the cache.
 
     Args:
-        queries: (B, L, H, W), dense; L · H / H_kv is at most 128.
+        queries: (B, L, H, W), dense; L · H / H_kv is at most 32.
         keys, values: (at least B, H_kv, S, W), of the same strides; in the queries' dtype or in 8 bits.
         positions: (B, L) rising without gaps; a token sees all up to its own position.
         live: no sequence is longer; only how the work is split depends on it.
@@ -65,15 +65,15 @@ def attend(
         width,
         kv_heads,
         window or 0,
+        length,
         *positions.stride(),
         *keys.stride(),
-        LENGTH=length,
         GROUP=group,
         SPLITS=splits,
         WINDOWED=window is not None,
         ROWS=max(16, triton.next_power_of_2(length * group)),
         WIDTH=padded,
-        SLOTS=_SLOTS,
+        SLOTS=_SLOTS * 2 // queries.element_size(),
         num_stages=2,
     )
     if splits > 1:
@@ -104,13 +104,13 @@ def _attend_part(
     width,
     kv_heads,
     window,
+    length,
     position_row,
     position_token,
     cache_row,
     cache_head,
     cache_slot,
     cache_column,
-    LENGTH: tl.constexpr,  # noqa: N803
     GROUP: tl.constexpr,  # noqa: N803
     SPLITS: tl.constexpr,  # noqa: N803
     WINDOWED: tl.constexpr,  # noqa: N803
@@ -123,17 +123,17 @@ def _attend_part(
     split = tl.program_id(1)
     rows, columns = tl.arange(0, ROWS), tl.arange(0, WIDTH)
     token = rows // GROUP
-    is_row, is_column = rows < LENGTH * GROUP, columns < width
+    is_row, is_column = rows < length * GROUP, columns < width
     at = positions + sequence * position_row
     position = tl.load(at + token * position_token, mask=is_row, other=0)
-    end = tl.load(at + (LENGTH - 1) * position_token) + 1
+    end = tl.load(at + (length - 1) * position_token) + 1
     begin = end * 0
     if WINDOWED:
         begin = tl.maximum(tl.load(at) + 1 - window, 0)
     share = tl.cdiv(tl.cdiv(end - begin, SPLITS), SLOTS) * SLOTS
     begin += split * share
     end = tl.minimum(begin + share, end)
-    place = (sequence * LENGTH + token) * (kv_heads * GROUP) + kv_head * GROUP + rows % GROUP  # of (B, L, H)
+    place = (sequence * length + token) * (kv_heads * GROUP) + kv_head * GROUP + rows % GROUP  # of (B, L, H)
     inside = is_row[:, None] & is_column[None, :]
     query = tl.load(queries + place[:, None] * width + columns[None, :], mask=inside, other=0.0)
     cache = sequence * cache_row + kv_head * cache_head
