@@ -7,6 +7,7 @@ One network serves both tasks; the pipeline owns it. Whoever decodes routes it u
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, Self, overload
@@ -38,6 +39,8 @@ from healthgpt.targets import as_image, codes_of, through_codes
 from healthgpt.tasks import Task
 from healthgpt.vocabulary import ImageVocabulary
 from taming_transformers import GumbelVQ
+
+_WAITING = 8  # batches of answers whose images are read before the first of them begins
 
 
 class HealthGPT:
@@ -192,7 +195,8 @@ class HealthGPT:
         """Runs requests of both tasks, mixed freely; results (`Answer`, `Drawing`) are in the requests' order.
 
         Args:
-            batch_size: how many of one task run through the network together.
+            batch_size: how many of one task run through the network together. Of more answers, those that end make
+                room for the next.
             watch: for each request, is told of every token of its answer or, row by row, every code of its drawing.
                 A false answer ends the request: an answer is what it is by then, drawings end once nobody in their
                 batch wants more, and are None. Nobody is told of beams.
@@ -201,10 +205,15 @@ class HealthGPT:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         results: list[Any] = [None] * len(requests)
-        for task, run in ((Task.COMPREHENSION, self._answer), (Task.GENERATION, self._draw)):
+        answer = functools.partial(self._answer, places=batch_size)
+        window = batch_size * (_WAITING if self._engine.joins(settings) else 1)
+        for task, run, most in (
+            (Task.COMPREHENSION, answer, window),
+            (Task.GENERATION, self._draw, batch_size),
+        ):
             places = [i for i, request in enumerate(requests) if request.task is task]
-            for start in range(0, len(places), batch_size):
-                here = places[start : start + batch_size]
+            for start in range(0, len(places), most):
+                here = places[start : start + most]
                 told = [watch[i] for i in here] if watch else None
                 for place, result in zip(here, run([requests[i] for i in here], settings, told), strict=True):
                     results[place] = result
@@ -285,13 +294,17 @@ class HealthGPT:
         yield self._drawn(prompts[0], [vocabulary.first_code_id + code for code in codes])
 
     def _answer(
-        self, requests: Sequence[Request], settings: Decoding, watch: Sequence[Callable[[int], bool]] | None = None
+        self,
+        requests: Sequence[Request],
+        settings: Decoding,
+        watch: Sequence[Callable[[int], bool]] | None = None,
+        places: int | None = None,
     ) -> list[Answer]:
         prompts = self._prompts(requests)
         limits = [self._new_token_limit(prompt, settings) for prompt in prompts]
         first = FirstTokenConfidence() if settings.greedy else None
         told = [Told(tell, limit) for tell, limit in zip(watch, limits, strict=True)] if watch else None
-        generated = self._engine.answer(prompts, settings, limits, confidence=first, watch=told)
+        generated = self._engine.answer(prompts, settings, limits, places=places, confidence=first, watch=told)
         if told and settings.num_beams == 1:
             limits = [one.count for one in told]
         confidences = [None] * len(prompts) if first is None or first.values is None else first.values.tolist()

@@ -10,8 +10,7 @@ from transformers import Qwen2Config
 from healthgpt import HealthGPT, Request, Task
 from healthgpt.batch.worker import Worker
 from healthgpt.bench.agreement import Margins
-from healthgpt.decoding import Decoding
-from healthgpt.engine.answering import Answering, Text
+from healthgpt.decoding import Decoding, FirstTokenConfidence
 from healthgpt.engine.cache import CacheShape, KeyValueCache
 from healthgpt.engine.choosing import Chooser, refuse_nan
 from healthgpt.engine.decoder import UnsupportedError, _window_of, decoders_of
@@ -174,7 +173,7 @@ def test_steps_are_captured_once_and_the_least_used_are_forgotten(random_folder,
     for _ in range(2):
         with torch.inference_mode():
             stepper = steppers.take(decoder, slice(None), 1, 60, 20)
-            stepper.begin([EmbeddedPrompt(shared=None, own=prompt)])
+            stepper.begin([0], [EmbeddedPrompt(shared=None, own=prompt)])
             for _ in range(11):  # of 7 ... 17 tokens: bounds 8, 12, 16, 20
                 stepper.step()
         runs.append(stepper.ids[:, :12].tolist())
@@ -266,7 +265,9 @@ def nano() -> HealthGPT:
     return HealthGPT.from_pretrained("nano", device="cpu")
 
 
-def test_texts_leave_and_join_while_others_go_on(nano):
+@pytest.mark.parametrize("settings", [GREEDY, SETTINGS["penalised"]], ids=["greedy", "penalised"])
+@pytest.mark.parametrize("new_capture", [None, Repeating], ids=["looked at", "unseen"])
+def test_texts_leave_and_join_while_others_go_on(nano, new_capture, settings, monkeypatch):
     """More texts than places, of unequal prompts and lengths: each is what it is alone."""
     examples = "healthgpt/examples/"
     asked = ("Describe this image.", "What imaging modality is this?", "Is there a lesion? " * 9, "What organ is it?")
@@ -276,18 +277,31 @@ def test_texts_leave_and_join_while_others_go_on(nano):
         for question, image in itertools.product(asked, images)
     ]
     engine, prompts = nano._engine, prompts_of(nano, requests)
-    alone = [engine.answer([prompt], GREEDY, [40])[0] for prompt in prompts]
+    alone, sure = [], []
+    for prompt in prompts:
+        confidence = FirstTokenConfidence()
+        alone += engine.answer([prompt], settings, [40], confidence=confidence)
+        sure.append(confidence.values[0])
     assert len({len(ids) for ids in alone}) > 2
-    with torch.inference_mode():
-        answering = Answering(
-            engine._decoders[Task.COMPREHENSION], Chooser(GREEDY, 1.0, 0, None), engine.stop_ids, places=3
-        )
-        texts = [Text(prompt=embedded, most=40) for embedded in engine._embedded(prompts)]
-        for text in texts:
-            answering.add(text)
-        ended = list(answering.run())
-    assert sorted(map(id, ended)) == sorted(map(id, texts))
-    assert [text.tokens for text in texts] == alone
+    monkeypatch.setattr(engine, "_steppers", new_capture and Steppers(new_capture))
+    monkeypatch.setattr("healthgpt.engine.stepping._GRAIN", 32)
+    monkeypatch.setattr("healthgpt.engine.cohorts._ROOM", 2)
+    for places in (1, 3, 5, 11):
+        told = [[] for _ in prompts]
+        watch = [lambda token, told=one: told.append(token) or True for one in told]
+        confidence = FirstTokenConfidence()
+        found = engine.answer(prompts, settings, [40] * len(prompts), places=places, watch=watch, confidence=confidence)
+        assert found == told == alone
+        torch.testing.assert_close(confidence.values, torch.stack(sure), rtol=1e-4, atol=1e-4)
+        shorter = [1 + number % 9 for number in range(len(prompts))]
+        cut = engine.answer(prompts, settings, shorter, places=places)
+        assert cut == [ids[:most] for ids, most in zip(alone, shorter, strict=True)]
+    texts = nano.run_batch(requests, batch_size=2, max_new_tokens=40, repetition_penalty=settings.repetition_penalty)
+    assert [text.token_ids for text in texts] == alone
+    beams = nano.run_batch(requests[:5], batch_size=2, max_new_tokens=9, num_beams=2)
+    assert [one.text for one in beams] == [
+        nano.run_batch([request], max_new_tokens=9, num_beams=2)[0].text for request in requests[:5]
+    ]
 
 
 @pytest.mark.parametrize("task", list(Task))

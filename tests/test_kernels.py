@@ -319,7 +319,7 @@ def test_a_decoder_by_kernels_gives_the_same_tokens(golden_model, monkeypatch):
             monkeypatch.setattr(module, "kernels_for", lambda tensor, used=used: used)
         with torch.inference_mode():
             stepper = Stepper(network, slice(None), len(prompts), 20, 5)
-            stepper.begin(prompts)
+            stepper.begin(range(len(prompts)), prompts)
             for _ in range(4):
                 stepper.step()
         tokens.append(stepper.ids)

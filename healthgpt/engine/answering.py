@@ -16,6 +16,9 @@ from healthgpt.engine.cache import KeyValueCache
 from healthgpt.engine.choosing import Chooser, Memory, refuse_nan
 from healthgpt.engine.decoder import Decoder, Spots
 from healthgpt.engine.prompts import EmbeddedPrompt, read_prompts
+from healthgpt.processor import Prompt
+
+Embed = Callable[[Sequence[Prompt]], Sequence[EmbeddedPrompt]]
 
 _HEADROOM = 64  # tokens that a cache has room for beyond a prompt before it has to grow
 _WAIT = 4  # a newcomer may wait until a fourth of the places is free, so that several are read together
@@ -26,12 +29,13 @@ class Text:
     """One text in the making.
 
     Attributes:
-        most: tokens that it may have.
+        positions: that its prompt takes. most: tokens that it may have.
         first: (V,) logits of its first token, once they are known.
         watch: is told of every token, as soon as the host knows it; a false answer ends the text.
     """
 
-    prompt: EmbeddedPrompt
+    prompt: Prompt
+    positions: int
     most: int
     watch: Callable[[int], bool] | None = None
     memory: Memory = field(default_factory=Memory)
@@ -55,7 +59,13 @@ class Text:
     @property
     def length(self) -> int:
         """Tokens whose keys and values are known before the last chosen one is read."""
-        return len(self.prompt) + len(self.tokens) - 1
+        return self.positions + len(self.tokens) - 1
+
+
+def may_join(waiting: int, working: int, places: int) -> int:
+    """How many of those that wait are to be taken in now."""
+    free = places - working
+    return min(free, waiting) if not working or free * _WAIT >= places else 0
 
 
 class Answering:
@@ -64,10 +74,11 @@ class Answering:
     Args:
         places: sequences at once.
         stop_ids: tokens that end a text, as its last one.
+        embed: is called for prompts when their texts begin.
     """
 
-    def __init__(self, decoder: Decoder, chooser: Chooser, stop_ids: Sequence[int], places: int):
-        self._decoder, self._chooser = decoder, chooser
+    def __init__(self, decoder: Decoder, chooser: Chooser, stop_ids: Sequence[int], places: int, embed: Embed):
+        self._decoder, self._chooser, self._embed = decoder, chooser, embed
         self._stop_ids, self._places = frozenset(stop_ids), places
         self._waiting: deque[Text] = deque()
         self._working: list[Text] = []
@@ -85,16 +96,15 @@ class Answering:
             FloatingPointError: logits that are no numbers.
         """
         while self._waiting or self._working:
-            free = self._places - len(self._working)
-            if self._waiting and (not self._working or free * _WAIT >= self._places):
-                yield from self._take_in([self._waiting.popleft() for _ in range(min(free, len(self._waiting)))])
+            if count := may_join(len(self._waiting), len(self._working), self._places):
+                yield from self._take_in([self._waiting.popleft() for _ in range(count)])
             if self._working:
                 yield from self._step()
 
     def _take_in(self, newcomers: list[Text]) -> Iterator[Text]:
         """Reads prompts and chooses each one's first token."""
         room = min(_HEADROOM, max(text.most for text in newcomers))
-        read, hidden = read_prompts(self._decoder, [text.prompt for text in newcomers], room)
+        read, hidden = read_prompts(self._decoder, self._embed([text.prompt for text in newcomers]), room)
         logits = self._decoder.logits(hidden)
         for text, row in zip(newcomers, logits, strict=True):
             text.first = row

@@ -5,6 +5,7 @@ Legend: B sequences, H_kv key-value heads, S capacity in tokens, D head width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -99,6 +100,11 @@ class KeyValueCache:
     def _refuse_too_much(self, sequences: int, tokens: int) -> None:
         what = f"the keys and values of {sequences} sequences of {rounded_up(tokens)} tokens"
         refuse_too_much(self.shape.bytes_of(sequences, tokens), what, self.shape.device)
+
+    def put(self, source: KeyValueCache, rows: Sequence[int], tokens: int) -> None:
+        """Copies the first tokens of all rows of another cache into rows of its own."""
+        for mine, theirs in ((self.keys, source.keys), (self.values, source.values)):
+            without_type(mine)[:, rows, :, :tokens] = without_type(theirs)[:, :, :, :tokens]
 
     def take(self, source: KeyValueCache, rows: Tensor, tokens: int) -> None:
         """Copies the first tokens of rows of another cache into its own first rows, in their order."""

@@ -1,13 +1,15 @@
-"""Greedy texts of many prompts that begin together, the host looking at them only every few steps.
+"""Greedy texts of many prompts by steps that the host does not look at, but for every few of them.
 
-Unlike in `answering`, nobody takes the place of a text that has ended: its steps go on unseen until all have.
+As in `answering`, texts that end leave, and ones that wait go in for them; a row whose text has ended meanwhile goes on
+unseen. Where nobody waits any more, it goes on from the beginning, to stay short.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Collection, Sequence
 
-from healthgpt.engine.answering import Text
+from healthgpt.engine.answering import Embed, Text, may_join
 from healthgpt.engine.choosing import refuse_nan
 from healthgpt.engine.decoder import Decoder
 from healthgpt.engine.stepping import Stepper, Steppers
@@ -17,40 +19,58 @@ _ROOM = 256  # tokens that a new cache has room for beyond the prompts; it grows
 
 
 def answer_together(
-    decoder: Decoder, steppers: Steppers, texts: Sequence[Text], stop_ids: Collection[int], penalty: float = 1.0
+    decoder: Decoder,
+    steppers: Steppers,
+    texts: Sequence[Text],
+    stop_ids: Collection[int],
+    embed: Embed,
+    *,
+    places: int,
+    penalty: float = 1.0,
 ) -> None:
     """Decodes texts to their ends.
 
     Args:
+        places: sequences at once. embed: is called for prompts when their texts begin.
         penalty: of tokens that a text has; 1 is none.
 
     Raises:
         FloatingPointError: logits that are no numbers.
         MemoryError, torch.OutOfMemoryError: keys and values that do not fit.
     """
-    longest, most = max(len(text.prompt) for text in texts), max(text.most for text in texts)
-    buffer = -(-most // 1024) * 1024  # one length of most requests, so that the stepper serves them all
-    stepper = steppers.take(decoder, slice(None), len(texts), longest + min(most, _ROOM), buffer, penalty)
-    logits = stepper.begin([text.prompt for text in texts])
-    for text, row in zip(texts, logits, strict=True):
-        text.first = row
-    working = list(range(len(texts)))
-    seen = 0
-    while working := _look(stepper, texts, working, seen, stop_ids):
-        seen = stepper.known
-        steps = min(_UNSEEN, max(texts[row].most for row in working) - seen)
-        stepper.reserve(steps)
-        for _ in range(steps):
-            stepper.step()
+    waiting, places = deque(texts), min(places, len(texts))
+    longest, most = max(text.positions for text in texts), max(text.most for text in texts)
+    buffer = -(-most // 1024) * 1024 + _UNSEEN  # one length of most requests, so that the stepper serves them all
+    stepper = steppers.take(decoder, slice(None), places, longest + min(most, _ROOM), buffer, penalty)
+    working: dict[int, Text] = {}
+    while waiting or working:
+        if count := may_join(len(waiting), len(working), places):
+            free = [row for row in range(places) if row not in working][:count]
+            newcomers = {row: waiting.popleft() for row in free}
+            logits = stepper.begin(newcomers, embed([text.prompt for text in newcomers.values()]))
+            for text, row in zip(newcomers.values(), logits, strict=True):
+                text.first = row
+            working |= newcomers
+        else:
+            steps = min(_UNSEEN, max(text.most - len(text.tokens) for text in working.values()))
+            stepper.reserve(steps)
+            for _ in range(steps):
+                stepper.step()
+        ended = _look(stepper, working, stop_ids)
+        working = {row: text for row, text in working.items() if row not in ended}
+        stepper.end(ended)
 
 
-def _look(
-    stepper: Stepper, texts: Sequence[Text], working: Sequence[int], seen: int, stop_ids: Collection[int]
-) -> list[int]:
-    """Gives texts at work their new tokens, up to their ends; returns which go on."""
-    fresh = stepper.ids[:, seen : stepper.known].tolist()
-    refuse_nan(stepper.largest[list(working), seen : stepper.known], seen)
-    return [row for row in working if all(_goes_on(texts[row], token, stop_ids) for token in fresh[row])]
+def _look(stepper: Stepper, working: dict[int, Text], stop_ids: Collection[int]) -> list[int]:
+    """Gives texts at work their new tokens, up to their ends; returns the rows of those that have ended."""
+    ids, largest = stepper.ids.cpu(), stepper.largest.cpu()
+    ended = []
+    for row, text in working.items():
+        fresh = slice(len(text.tokens), stepper.known(row))
+        refuse_nan(largest[row : row + 1, fresh], fresh.start)
+        if not all(_goes_on(text, token, stop_ids) for token in ids[row, fresh].tolist()):
+            ended.append(row)
+    return ended
 
 
 def _goes_on(text: Text, token: int, stop_ids: Collection[int]) -> bool:

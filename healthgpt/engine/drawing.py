@@ -80,12 +80,11 @@ def _draw_by_steps(
     rows = slice(vocabulary.first_code_id, vocabulary.end_id)
     longest = max(len(prompt) for prompt in prompts)
     stepper = steppers.take(decoder, rows, len(prompts), longest + num_codes, num_codes, penalty)
-    stepper.begin(prompts)
-    while True:
+    stepper.begin(range(len(prompts)), prompts)
+    for place in range(num_codes):
+        if place:
+            stepper.step()
         if watch:
-            watch(stepper.ids[:, stepper.known - 1] - vocabulary.first_code_id)
-        if stepper.known == num_codes:
-            break
-        stepper.step()
+            watch(stepper.ids[:, place] - vocabulary.first_code_id)
     refuse_nan(stepper.largest[:, :num_codes], 0)
     return stepper.ids[:, :num_codes].tolist()

@@ -71,12 +71,17 @@ class Engine:
         """Tokens that end an answer."""
         return self.oracle.stop_ids
 
+    def joins(self, settings: Decoding) -> bool:
+        """Whether prompts of an `answer` may wait until others have ended."""
+        return self._decoders is not None and settings.num_beams == 1
+
     def answer(
         self,
         prompts: Sequence[Prompt],
         settings: Decoding,
         limits: Sequence[int],
         *,
+        places: int | None = None,
         confidence: FirstTokenConfidence | None = None,
         watch: Sequence[Callable[[int], bool]] | None = None,
     ) -> list[list[int]]:
@@ -84,6 +89,7 @@ class Engine:
 
         Args:
             limits: tokens that each may have.
+            places: how many are at work at once, where `joins` says so; the others wait until one has ended.
             confidence: is told how probable first tokens are; for greedy decoding.
             watch: for each prompt, is told of every token of its answer as soon as the host knows it; false ends it.
                 Nobody is told of beams.
@@ -102,20 +108,24 @@ class Engine:
             chooser = self._chooser(settings)
             nobody: list[Callable[[int], bool] | None] = [None] * len(prompts)
             texts = [
-                Text(prompt=embedded, most=limit, watch=told)
-                for embedded, limit, told in zip(self._embedded(prompts), limits, watch or nobody, strict=True)
+                Text(prompt=prompt, positions=self._processor.expanded_length(prompt), most=limit, watch=told)
+                for prompt, limit, told in zip(prompts, limits, watch or nobody, strict=True)
             ]
+            places = min(places or len(texts), len(texts))
             if self._steppers and chooser.greedy:
-                answer_together(decoder, self._steppers, texts, frozenset(self.stop_ids), chooser.penalty)
+                stop_ids, penalty = frozenset(self.stop_ids), chooser.penalty
+                answer_together(
+                    decoder, self._steppers, texts, stop_ids, self._embedded, places=places, penalty=penalty
+                )
             else:
-                self._answer_by_turns(decoder, chooser, texts)
+                self._answer_by_turns(decoder, chooser, texts, places)
             if confidence is not None:
                 confidence(torch.empty(0), torch.stack([text.first_logits for text in texts]))
         return [text.tokens for text in texts]
 
-    def _answer_by_turns(self, decoder: Decoder, chooser: Chooser, texts: Sequence[Text]) -> None:
+    def _answer_by_turns(self, decoder: Decoder, chooser: Chooser, texts: Sequence[Text], places: int) -> None:
         self.release()
-        answering = Answering(decoder, chooser, self.stop_ids, places=len(texts))
+        answering = Answering(decoder, chooser, self.stop_ids, places, self._embedded)
         for text in texts:
             answering.add(text)
         for _ in answering.run():

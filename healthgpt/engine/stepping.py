@@ -7,7 +7,7 @@ Legend: B sequences, V rows of the head, N tokens that there is room for.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -42,7 +42,7 @@ class Stepper:
 
     Attributes:
         cache: never moves, but by `reserve`.
-        ids: (B, N) chosen tokens; largest: (B, N) their logits. Only the first `known` are.
+        ids: (B, N) chosen tokens; largest: (B, N) their logits. Only the first `known(row)` of a row are.
     """
 
     def __init__(
@@ -69,24 +69,65 @@ class Stepper:
         # Which of the rows each sequence has chosen; none are noted where that makes no difference.
         noted = len(decoder.head[rows]) if penalty != 1 else 0
         self._chosen = torch.zeros(sequences, noted, dtype=torch.bool, device=device)
-        self._longest = self.known = 0
+        self._begun: dict[int, tuple[int, int]] = {}  # of each row at work, its prompt's tokens and when it began
+        self._steps = 0
 
-    def begin(self, prompts: Sequence[EmbeddedPrompt]) -> Tensor:
-        """Reads prompts, and chooses their first tokens; returns the logits of these, (B, V)."""
-        self.cache.clear()
+    def begin(self, rows: Collection[int], prompts: Sequence[EmbeddedPrompt]) -> Tensor:
+        """Reads prompts into rows, and chooses their first tokens; returns the logits of these, (rows, V).
+
+        Args:
+            rows: that are not at work; all of them, in order, to begin anew.
+        """
         lengths = [len(prompt) for prompt in prompts]
-        _, hidden = read_prompts(self._decoder, prompts, cache=self.cache)
-        self._longest, self.known = max(lengths), 1
-        self._position.copy_(torch.tensor(lengths).unsqueeze(1))
-        self._place.zero_()
-        self._chosen.zero_()
+        if len(rows) == len(self.cache):
+            self._begun.clear()
+            self.cache.clear()
+            _, hidden = read_prompts(self._decoder, prompts, cache=self.cache)
+        else:
+            self._room(max(lengths))
+            read, hidden = read_prompts(self._decoder, prompts)
+            self.cache.put(read, list(rows), max(lengths))
+        self._begun |= {row: (length, self._steps) for row, length in zip(rows, lengths, strict=True)}
         logits = self._decoder.logits(hidden, self._rows)
-        self._choose(logits)
+        self._restart(rows, lengths, logits)
         return logits
+
+    def _restart(self, rows: Collection[int], lengths: Sequence[int], logits: Tensor) -> None:
+        """The state of rows whose prompts have just been read."""
+        at = torch.tensor(list(rows), device=logits.device)
+        largest, chosen = logits.max(dim=-1, keepdim=True)
+        self._token[at] = token = chosen + (self._rows.start or 0)
+        self._position[at] = torch.tensor(lengths, device=logits.device).unsqueeze(1)
+        self._place[at] = 0
+        self.ids[at, 0], self.largest[at, 0] = token[:, 0], largest[:, 0]
+        self._chosen[at] = False
+        if self._penalty != 1:
+            self._chosen[at, chosen[:, 0]] = True
+
+    def known(self, row: int) -> int:
+        """Tokens that a row at work has."""
+        return self._steps - self._begun[row][1] + 1
+
+    def end(self, rows: Collection[int]) -> None:
+        """These are no longer at work. Whoever is not makes steps all the same, from here on from the beginning.
+
+        To be called every few steps, with or without rows, as there is no room for more than a few of those.
+        """
+        for row in rows:
+            del self._begun[row]
+        if idle := [row for row in range(len(self.cache)) if row not in self._begun]:
+            self._position[idle] = 0
+            self._place[idle] = 0
 
     def reserve(self, steps: int) -> None:
         """Room for so many more steps; a cache that has to move for it makes what was captured worthless."""
-        needed = self._longest + self.known + steps
+        self._room(self._live() + steps)
+
+    def _live(self) -> int:
+        """Tokens that the longest row at work has once its last one is read."""
+        return max(length + self.known(row) for row, (length, _) in self._begun.items())
+
+    def _room(self, needed: int) -> None:
         if needed > self.cache.capacity:
             self._captured.clear()
             self._capture = self._new_capture() if self._new_capture else None
@@ -94,9 +135,9 @@ class Stepper:
 
     def step(self) -> None:
         """One more token of each sequence."""
-        assert self.known < self.ids.shape[1]
-        live = self._longest + self.known
-        self.known += 1
+        live = self._live()
+        self._steps += 1
+        assert all(self.known(row) <= self.ids.shape[1] for row in self._begun)
         if self._capture is None:
             self._advance(live)
             return
