@@ -33,7 +33,14 @@ def machine() -> dict[str, Any]:
 def _commit() -> str | None:
     command = ["git", "rev-parse", "--short", "HEAD"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=RESULTS.parent)
-    return done.stdout.strip() or None
+    changed = subprocess.run(
+        ["git", "status", "--porcelain", "--untracked-files=no", "--", ":/", ":!/benchmarks/results"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=RESULTS.parent,
+    )
+    return done.stdout.strip() + ("-dirty" if changed.stdout.strip() else "") or None
 
 
 def publish(name: str, rows: Sequence[dict[str, Any]], **context: Any) -> None:

@@ -19,7 +19,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig
 from healthgpt import checkpoints
 from healthgpt.checkpoints import BaseShapes, Plugin
 from healthgpt.config import ModelSources, is_hub_id
-from healthgpt.files import require_file
+from healthgpt.files import read_json, require_file
 from healthgpt.processor import HealthGPTProcessor
 from healthgpt.tasks import Task
 from healthgpt.templates import ChatTemplate, choose_template
@@ -73,6 +73,8 @@ def check_backbone(base: str, vit: str, template: str | None, *, with_weights: b
     vit_folder = resolve_folder(vit, "ViT", with_weights)
     require_file(base_folder / "config.json")
     require_file(vit_folder / "config.json")
+    if (decoding := base_folder / "generation_config.json").exists():  # transformers passes over a damaged one
+        read_json(decoding)
     config = first_line_errors(f"{base_folder / 'config.json'}", AutoConfig.from_pretrained, base_folder)
     vision = first_line_errors(f"{vit_folder / 'config.json'}", CLIPVisionConfig.from_pretrained, vit_folder)
     tokenizer = load_tokenizer(base_folder)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
+import numbers
 import secrets
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+
+_COLDEST = 1e-6  # of temperatures: logits over it are still far from what float32 holds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,19 +40,34 @@ class Decoding:
         return not self.do_sample and self.num_beams == 1
 
     def __post_init__(self) -> None:
+        self._refuse_no_number("repetition_penalty", "temperature", "top_p")
+        self._refuse_no_whole_number("max_new_tokens", "num_beams", "seed")
         if self.max_new_tokens < 1:
             raise ValueError(f"max_new_tokens is {self.max_new_tokens}, expected at least 1")
         if self.num_beams < 1:
             raise ValueError(f"num_beams is {self.num_beams}, expected at least 1")
         if self.repetition_penalty is not None and self.repetition_penalty <= 0:
             raise ValueError(f"repetition_penalty is {self.repetition_penalty}, expected more than 0")
-        if self.do_sample:
-            if self.temperature is not None and self.temperature <= 0:
-                raise ValueError(f"temperature is {self.temperature}, sampling expects more than 0")
-            if self.top_p is not None and not 0 < self.top_p <= 1:
-                raise ValueError(f"top_p is {self.top_p}, expected more than 0 and at most 1")
+        if self.temperature is not None and self.temperature < 0:
+            raise ValueError(f"temperature is {self.temperature}, expected 0 or more")
+        if self.do_sample and self.temperature is not None and self.temperature < _COLDEST:
+            raise ValueError(f"temperature is {self.temperature}, sampling expects at least {_COLDEST}")
+        if self.top_p is not None and not 0 < self.top_p <= 1:
+            raise ValueError(f"top_p is {self.top_p}, expected more than 0 and at most 1")
         if self.seed is not None and not 0 <= self.seed < 2**63:
             raise ValueError(f"seed is {self.seed}, expected 0 ... 2**63 - 1")
+
+    def _refuse_no_number(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if value is not None and not (isinstance(value, numbers.Real) and math.isfinite(value)):
+                raise ValueError(f"{name} is {value!r}, expected a number")
+
+    def _refuse_no_whole_number(self, *names: str) -> None:
+        for name in names:
+            value = getattr(self, name)
+            if not (isinstance(value, numbers.Integral) or (name == "seed" and value is None)):
+                raise ValueError(f"{name} is {value!r}, expected a whole number")
 
 
 class FirstTokenConfidence(LogitsProcessor):

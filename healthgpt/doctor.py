@@ -8,11 +8,15 @@ import platform
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from healthgpt import __version__
 from healthgpt.config import RELEASED, ModelSources, ReleasedFile
 from healthgpt.files import require_file, wrong_kind
 from healthgpt.provenance import version_of
+
+if TYPE_CHECKING:
+    from healthgpt.loading import LoadOptions
 
 PACKAGES = ("torch", "transformers", "peft", "accelerate", "safetensors", "sentencepiece", "pillow")
 EXTRAS = {"bitsandbytes": "8-bit and 4-bit loading"}
@@ -41,6 +45,18 @@ def examine_machine() -> Iterator[Finding]:
     yield Finding(True, f"devices: {', '.join(devices)}")
     for name, purpose in EXTRAS.items():
         yield Finding(True, f"{name} {version_of(name) or 'is not installed'} (optional, for {purpose})")
+
+
+def examine_placement(options: LoadOptions) -> Finding:
+    """Whether a model could be put where it is to be.
+
+    Raises:
+        ValueError: a device that is not there, a dtype that is none, options that exclude each other.
+    """
+    from healthgpt.loading import check_options
+
+    device = check_options(options)
+    return Finding(True, f"placement: {device}, dtype {options.dtype}")
 
 
 def examine_model(sources: ModelSources) -> Iterator[Finding]:
@@ -82,6 +98,8 @@ def _examine_weights(folder: Path) -> None:
     from healthgpt.files import read_json
 
     read_json(folder / "config.json")
+    if (decoding := folder / "generation_config.json").exists():
+        read_json(decoding)
     index = folder / "model.safetensors.index.json"
     names = set(read_json(index)["weight_map"].values()) if index.exists() else {"model.safetensors"}
     for name in sorted(names):

@@ -16,14 +16,23 @@ class Request:
     """One thing to do, for `HealthGPT.run_batch`.
 
     Attributes:
+        task: or its name.
         images: none, one or several, all belonging to the conversation's first turn.
         history: earlier (question, answer) turns.
+
+    Raises:
+        ValueError: a task that is none.
     """
 
     task: Task
     question: str
     images: Sequence[ImageSource] = ()
     history: Sequence[tuple[str, str]] = ()
+
+    def __post_init__(self) -> None:
+        if self.task not in set(Task):
+            raise ValueError(f"task {self.task!r} is none of {', '.join(Task)}")
+        object.__setattr__(self, "task", Task(self.task))
 
 
 @dataclass(frozen=True, kw_only=True)

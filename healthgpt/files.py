@@ -91,6 +91,19 @@ def writable_target(path: Path) -> Path:
     return path
 
 
+def refuse_file_in_the_way(folder: Path) -> None:
+    """Fails where a folder is to be made, and a file has its name or that of one above it.
+
+    Raises:
+        ValueError: names the file.
+    """
+    for path in (folder, *folder.parents):
+        if path.is_dir():
+            return
+        if path.exists():
+            raise ValueError(f"{path}: expected a folder, found a file")
+
+
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Writes a file whole or not at all: `write` fills a temporary file beside it, which then takes its name."""
     writable_target(path)

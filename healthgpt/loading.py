@@ -74,7 +74,7 @@ def load_model(sources: ModelSources, options: LoadOptions = LoadOptions()) -> L
     Raises:
         FileNotFoundError, ValueError: see `check_sources`; a device that is not there; a base with missing weights.
     """
-    device = choose_device(options.device)
+    device = check_options(options)
     checked = check_sources(sources)
     base, vit = load_backbone(checked.backbone, options, device)
     network = HealthGPTForConditionalGeneration.from_parts(
@@ -89,6 +89,22 @@ def load_model(sources: ModelSources, options: LoadOptions = LoadOptions()) -> L
     if checked.vqgan is not None:
         checked.vqgan.to(first_device)
     return LoadedModel(network=network, processor=checked.processor, vqgan=checked.vqgan)
+
+
+def check_options(options: LoadOptions) -> torch.device:
+    """Checks what can be checked before there is a model; returns its device.
+
+    Raises:
+        ValueError: a device that is not there, a dtype that is none, options that exclude each other.
+    """
+    device = choose_device(options.device)
+    dtype = choose_dtype(options.dtype, None, device)
+    if options.load_in_8bit or options.load_in_4bit:
+        _quantisation(options, dtype)
+        if options.shortcuts.names:
+            name = f"load_in_{'8' if options.load_in_8bit else '4'}bit"
+            raise ValueError(f"{name} and {', '.join(options.shortcuts.names)} exclude each other")
+    return device
 
 
 def choose_device(name: str) -> torch.device:

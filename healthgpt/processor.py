@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from torch import Tensor
 from healthgpt.files import require_file
 from healthgpt.images import ImageSource, pad_to_square, read_image
 from healthgpt.tasks import Task
-from healthgpt.templates import ChatTemplate, ImageSlot, Turn, user_turn
+from healthgpt.templates import ChatTemplate, ImageSlot, Turn, is_unicode, user_turn
 from healthgpt.tokenization import SlowTokenizer, Span
 from healthgpt.vocabulary import ImageVocabulary
 
@@ -109,8 +110,13 @@ class HealthGPTProcessor:
             pixels: of these images, (N, 3, S, S), where another prompt has them already.
 
         Raises:
-            ValueError, FileNotFoundError: an empty question, or an image that cannot be read.
+            ValueError, FileNotFoundError: an empty question, one that is no text, or an image that cannot be read.
         """
+        for said in (question, *chain.from_iterable(history)):
+            if not isinstance(said, str):
+                raise ValueError(f"the question is {said!r}, expected text")
+            if not is_unicode(said):
+                raise ValueError(f"the question {said!a} holds half of a character, which no model can read")
         if not question.strip():
             raise ValueError("the question is empty")
         turns, num_images = [], len(images)

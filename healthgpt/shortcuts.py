@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from healthgpt.decoding import Decoding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +31,17 @@ class Shortcuts:
     def __post_init__(self) -> None:
         if self.row_lead is not None and self.row_lead < 1:
             raise ValueError(f"row_lead is {self.row_lead}, expected at least 1")
+
+    def refuse(self, settings: Decoding) -> None:
+        """Fails where decoding would not take them.
+
+        Raises:
+            ValueError: names both.
+        """
+        if self.names and settings.num_beams > 1:
+            raise ValueError(f"{', '.join(self.names)}: beams take no shortcuts, num_beams is {settings.num_beams}")
+        if self.row_lead and (settings.do_sample or settings.repetition_penalty not in (None, 1)):
+            raise ValueError(f"row_lead {self.row_lead} draws greedily, without sampling or a repetition penalty")
 
     @property
     def names(self) -> list[str]:

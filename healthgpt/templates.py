@@ -99,3 +99,12 @@ def choose_template(name: str | None, tokenizer: SlowTokenizer) -> ChatTemplate:
             f"template {name} needs {', '.join(sorted(missing))}: the tokenizer in {tokenizer.settings.folder} has none"
         )
     return TEMPLATES[name]
+
+
+def is_unicode(text: str) -> bool:
+    """Whether a text has only whole characters: a lone surrogate is none, and no tokenizer reads it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

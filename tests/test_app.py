@@ -253,7 +253,7 @@ def test_mistakes_end_a_turn_in_one_line(tmp_path, residents):
     with pytest.raises(ValueError, match="write a question"):
         begin(Session(tmp_path), "  ", None, "nano", Chosen())
     turn, _ = take_turn(Session(tmp_path), residents, "Why?", chosen=Chosen(do_sample=True, temperature=0.0))
-    assert turn.error == "temperature is 0.0, sampling expects more than 0"
+    assert turn.error == "temperature is 0.0, sampling expects at least 1e-06"
     assert turn.done
     long, _ = take_turn(Session(tmp_path), residents, "why " * 5000)
     assert "does not fit the context" in long.error

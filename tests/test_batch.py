@@ -316,6 +316,15 @@ def test_another_run_is_not_mixed_in(questions, tmp_path, capsys):
     assert (len(runs), len(set(runs)), runs[0] == runs[1]) == (8, 2, True)
 
 
+def test_a_run_without_an_answer_binds_nobody(questions, tmp_path, capsys):
+    output = tmp_path / "a.jsonl"
+    assert "device 'tpu' is none of" in mistake(capsys, questions, output, "--device", "tpu", "--dtype", "FP32")
+    assert records(output)[1] == []
+    assert batch(questions, output, "--max_samples", 2) == 0
+    header, answers = records(output)
+    assert (header["dtype"], len(answers), output.read_bytes().count(b'"header"')) == ("auto", 2, 1)
+
+
 def test_other_questions_are_not_mixed_in(questions, tmp_path, capsys):
     output = tmp_path / "a.jsonl"
     assert batch(questions, output, "--max_samples", 4) == 0
@@ -417,6 +426,8 @@ def test_two_runs_at_once(questions, tmp_path, capsys):
         (["--max_samples", "0"], "--max_samples is 0"),
         (["--num_readers", "-1"], "--num_readers is -1"),
         (["--temperature", "-1", "--do_sample"], "temperature is -1.0"),
+        (["--slice", "foo"], "slice 'foo' is none; expected an index, middle, 50%"),
+        (["--drawings", "q.jsonl"], "q.jsonl: expected a folder, found a file"),
         (["--model", "none/model"], "none/model"),
         (["--device", "toaster"], "device 'toaster' is none of"),
         (["--device", "toaster", "--num_processes", "2"], "device 'toaster' is none of"),

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from conftest import GOLDEN, TASKS, Golden
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from healthgpt.cli import main
 from healthgpt.tasks import Task
@@ -160,7 +161,7 @@ def test_booleans_that_are_true(m3, capsys, text):
         ["answer", *m3.flags(Task.COMPREHENSION), "--question", "a", "--do_sample", text, "--temperature", "0"], capsys
     )
     assert code == 2
-    assert "temperature is 0.0, sampling expects more than 0" in err
+    assert "temperature is 0.0, sampling expects at least 1e-06" in err
 
 
 def text_file(folder: Path, name: str, content: bytes) -> Path:
@@ -287,6 +288,7 @@ def test_doctor_on_good_files(golden, capsys):
         ("base/model.safetensors", b"version https://git-lfs.github.com/spec/v1", "a Git LFS pointer"),
         ("base/model.safetensors", None, "model.safetensors: no such file"),
         ("config.json", b"null\n", "config.json: a placeholder of 5 bytes"),
+        ("base/generation_config.json", b"{" + b" " * 20, "generation_config.json: not readable as JSON"),
         ("generation/adapter_model.safetensors", None, "adapter_model.safetensors: no such file"),
     ],
 )
@@ -320,6 +322,101 @@ def test_doctor_knows_the_size_of_the_released_file(m3, tmp_path, capsys):
     code, out, _ = run(["doctor", *flags[:6]], capsys)
     assert code == 1
     assert "it has 1000 bytes, the released file of this name has 231096349" in out
+
+
+def test_no_result_takes_the_place_of_an_image_or_of_another(tmp_path, capsys):
+    image, folder, result = tmp_path / "ct.png", tmp_path / "series", tmp_path / "out.png"
+    folder.mkdir()
+    for place in (image, folder / "1.png"):
+        shutil.copyfile(ROOT / "healthgpt/examples/brain_ct.png", place)
+    before = image.read_bytes()
+    asked = ["--question", "Which organ is this?", "--device", "cpu"]
+    for words, message in (
+        (["answer", "--img_path", image, "--save_path", image], f"{image}: is an image that the model is to see"),
+        (["draw", "--img_path", image, "--save_path", image], f"{image}: is an image that the model is to see"),
+        (["answer", "--img_path", image, "--json", image], f"{image}: is an image that the model is to see"),
+        (
+            ["draw", "--img_path", folder, "--save_path", folder / "1.png"],
+            f"{folder / '1.png'}: is in a folder of images that the model is to see",
+        ),
+        (["draw", "--img_path", image, "--save_path", result, "--json", result], "--json and --save_path need a file"),
+    ):
+        code, out, err = run([*words, *asked], capsys)
+        assert (code, out) == (2, "")
+        assert message in err
+    assert image.read_bytes() == (folder / "1.png").read_bytes() == before
+    assert not result.exists()
+
+
+def test_what_is_passed_over_is_said(tmp_path, capsys):
+    image = ROOT / "healthgpt/examples/brain_ct.png"
+    code, _, err = run(["answer", "--device", "cpu", "--img_path", image, "--temperature", 0.7], capsys)
+    assert code == 0
+    assert "note: no --question is given, so it is 'What abnormality is seen in this image?'" in err
+    assert "note: --temperature and --top_p do nothing without --do_sample" in err
+    assert "bitsandbytes" not in err
+    assert "kernels" not in err
+
+
+def test_numbers_that_are_none_and_memory_that_is_not_there_are_one_line(random_folder, tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "nan"
+    shutil.copytree(random_folder, folder)
+    [path] = (folder / "base").glob("*.safetensors")
+    weights = load_file(path)
+    name = next(name for name in weights if name.endswith("input_layernorm.weight"))
+    weights[name][0] = float("nan")
+    save_file(weights, path, metadata={"format": "pt"})
+    for words in (
+        ["answer", "--question", "Why?"],
+        ["draw", "--question", "A chest.", "--save_path", tmp_path / "o.png"],
+    ):
+        code, out, err = run([*words, "--model", folder, "--device", "cpu"], capsys)
+        assert (code, out) == (2, "")
+        assert "error: the logits of step 0 are NaN" in err
+    (tmp_path / "q.jsonl").write_text('{"question_id": 1, "text": "Why?"}\n')
+    batch = ["batch", "--model", folder, "--device", "cpu", "--input", tmp_path / "q.jsonl"]
+    code, _, _ = run([*batch, "--output", tmp_path / "a.jsonl"], capsys)
+    assert code == 1
+    assert "logits of step 0 are NaN" in json.loads((tmp_path / "a.jsonl").read_text().splitlines()[-1])["error"]
+    monkeypatch.setattr("healthgpt.engine.memory.free_bytes", lambda device: 1000)
+    code, out, err = run(["answer", "--question", "Why?", "--device", "cpu"], capsys)
+    assert (code, out) == (2, "")
+    assert "error: out of memory: the keys and values of 1 sequences" in err
+    code, out, err = run(["bench", "--shape", "m3", "--device", "cpu"], capsys)
+    assert (code, out) == (2, "")
+    assert "error: out of memory: the weights of a base of phi3's shape take" in err
+
+
+def test_reports_that_cannot_be_written_are_refused_before_the_work(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "bench" / "bench.md").mkdir(parents=True)
+    for folder, message in (
+        (tmp_path / "file", f"{tmp_path / 'file'}: expected a folder, found a file"),
+        (tmp_path / "file" / "deep", f"{tmp_path / 'file'}: expected a folder, found a file"),
+        (tmp_path / "bench", "bench.md: cannot be written, it is a folder"),
+    ):
+        code, out, err = run(["bench", "--output", folder], capsys)
+        assert (code, out) == (2, "")
+        assert message in err
+
+
+def test_doctor_looks_at_placement_and_at_what_drawing_needs(m3, tmp_path, capsys):
+    for words, message in (
+        (["--device", "tpu"], "WRONG placement: device 'tpu' is none of"),
+        (["--dtype", "FP9"], "WRONG placement: dtype 'FP9' is none of"),
+        (["--row_lead", 0], "WRONG placement: row_lead is 0"),
+        (["--model", ""], "WRONG model: --model is empty"),
+        (["--hlora_path", "nowhere.bin"], "WRONG model: --model_name_or_path is missing"),
+        (["--vqgan_path", tmp_path / "nowhere"], "WRONG VQGAN"),
+    ):
+        code, out, _ = run(["doctor", *words], capsys)
+        assert code == 1
+        assert message in out
+    flags = m3.flags(Task.GENERATION)
+    at = flags.index("--vqgan_path")
+    assert run(["doctor", *flags], capsys)[0] == 0
+    code, out, _ = run(["doctor", *flags[:at], *flags[at + 2 :]], capsys)
+    assert (code, "WRONG VQGAN: taming_transformers/ckpt" in out) == (1, True)
 
 
 def test_interruption_is_quiet(m3, monkeypatch, capsys):

@@ -183,15 +183,48 @@ def test_the_context_bounds_prompts_and_answers(m3, m3_model):
     [
         ({"max_new_tokens": 0}, "max_new_tokens is 0"),
         ({"num_beams": 0}, "num_beams is 0"),
-        ({"do_sample": True, "temperature": 0.0}, "temperature is 0.0, sampling expects more than 0"),
+        ({"do_sample": True, "temperature": 0.0}, "temperature is 0.0, sampling expects at least 1e-06"),
         ({"do_sample": True, "top_p": 1.5}, "top_p is 1.5"),
         ({"repetition_penalty": 0.0}, "repetition_penalty is 0.0"),
         ({"seed": -1}, "seed is -1"),
+        ({"temperature": -5}, "temperature is -5, expected 0 or more"),
+        ({"temperature": float("nan")}, "temperature is nan, expected a number"),
+        ({"do_sample": True, "temperature": 1e-40}, "temperature is 1e-40, sampling expects at least"),
+        ({"do_sample": True, "temperature": float("inf")}, "temperature is inf, expected a number"),
+        ({"top_p": "0.9"}, "top_p is '0.9', expected a number"),
+        ({"repetition_penalty": float("inf")}, "repetition_penalty is inf, expected a number"),
+        ({"max_new_tokens": 2.5}, "max_new_tokens is 2.5, expected a whole number"),
+        ({"max_new_tokens": None}, "max_new_tokens is None, expected a whole number"),
+        ({"num_beams": 2.5}, "num_beams is 2.5, expected a whole number"),
+        ({"seed": "1"}, "seed is '1', expected a whole number"),
     ],
 )
 def test_bad_settings_are_refused(m3_model, settings, message):
     with pytest.raises(ValueError, match=message):
         m3_model.answer("What is it?", **settings)
+
+
+def test_a_task_may_be_named(m3_model):
+    asked = {"question": "What is it?"}
+    named, meant = (Request(task=task, **asked) for task in ("comprehension", Task.COMPREHENSION))
+    assert named == meant
+    assert m3_model.run_batch([named], max_new_tokens=4) == m3_model.run_batch([meant], max_new_tokens=4)
+    with pytest.raises(ValueError, match="task 'foo' is none of comprehension, generation"):
+        Request(task="foo", **asked)
+
+
+@pytest.mark.parametrize(
+    ("question", "image", "message"),
+    [
+        (None, None, "the question is None, expected text"),
+        (["Why?"], None, r"the question is \['Why\?'\], expected text"),
+        ("\ud800 hm", None, r"the question '\\ud800 hm' holds half of a character"),
+        ("Why?", "", "the path of the image is empty"),
+    ],
+)
+def test_what_is_no_question_and_no_image_is_refused(m3_model, question, image, message):
+    with pytest.raises(ValueError, match=message):
+        m3_model.answer(question, image)
 
 
 def test_unknown_settings_are_refused(m3_model):

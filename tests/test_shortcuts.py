@@ -53,6 +53,28 @@ def test_nothing_is_taken_unless_asked_for():
         Shortcuts(row_lead=0)
 
 
+@pytest.mark.parametrize(
+    ("shortcuts", "settings", "message"),
+    [
+        (Shortcuts(fp8_cache=True), {"num_beams": 2}, "fp8_cache: beams take no shortcuts, num_beams is 2"),
+        (Shortcuts(row_lead=2), {"do_sample": True}, "row_lead 2 draws greedily"),
+        (Shortcuts(row_lead=2), {"repetition_penalty": 1.2}, "row_lead 2 draws greedily"),
+    ],
+)
+def test_what_a_shortcut_does_not_go_with_is_refused(shortcuts, settings, message, tmp_path, capsys):
+    with pytest.raises(ValueError, match=message):
+        shortcuts.refuse(Decoding(**settings))
+    shortcuts.refuse(Decoding(repetition_penalty=1))
+    words = [word for name, value in settings.items() for word in (f"--{name}", str(value))]
+    words += ["--fp8_cache"] if shortcuts.fp8_cache else ["--row_lead", "2"]
+    (tmp_path / "q.jsonl").write_text('{"question_id": 1, "text": "Why?"}\n')
+    batch = ["batch", "--input", str(tmp_path / "q.jsonl"), "--output", str(tmp_path / "a.jsonl")]
+    for command in (["draw", "--save_path", str(tmp_path / "o.png")], batch):
+        assert main([*command, *words]) == 2
+        assert message in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["q.jsonl"]
+
+
 # --- rows at once
 
 

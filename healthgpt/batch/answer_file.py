@@ -170,6 +170,9 @@ class AnswerFile(Journal):
                 prompts.append(key_of(value["prompt"]))
                 offsets.append(offset)
                 failed.append("error" in value)
+        if self._headers and not keys:  # a run that ended before its first answer binds nobody
+            self.empty()
+            self._headers.clear()
         self._refuse_mixing(allow_mixed)
         places = self._index.places(np.frombuffer(keys, np.uint64)) if keys else np.empty(0, np.int64)
         self._refuse_strangers(places, np.frombuffer(prompts, np.uint64), np.frombuffer(offsets, np.int64))

@@ -90,6 +90,10 @@ class Journal:
             raise OSError(error.errno, f"{error.strerror}; {self._safe} is safe", str(self.path)) from None
         return start
 
+    def empty(self) -> None:
+        """Cuts off everything."""
+        self._file.truncate(0)
+
     def _cut_torn_line(self) -> None:
         size = self._file.seek(0, os.SEEK_END)
         end = size

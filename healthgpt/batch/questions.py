@@ -23,6 +23,7 @@ from healthgpt.data.sources.questions import literal_of
 from healthgpt.data.tables import rows_of
 from healthgpt.images import ImageSource, View
 from healthgpt.tasks import Task
+from healthgpt.templates import is_unicode
 
 # Names that columns go by where the user names none, the first one present being taken.
 _KNOWN = {
@@ -116,7 +117,7 @@ class Questions:
             raise ValueError(f"{where}: its id is {given!r}, expected text or a whole number")
         where = f"{where} (id {given})"
         history, text = self._conversation(row, where)
-        if not all(_is_unicode(said) for said in (text, *chain(*history))):
+        if not all(is_unicode(said) for said in (text, *chain(*history))):
             raise ValueError(f"{where}: its text holds half of a character (a lone surrogate), which no model can read")
         images = self._images(_value(row, self.columns.image, "image", where), where)
         marks = text.count(IMAGE_MARK) + sum(asked.count(IMAGE_MARK) for asked, _ in history)
@@ -210,14 +211,6 @@ def _turns(conversations: Any, where: str) -> tuple[list[tuple[str, str]], str]:
         raise ValueError(f"{where}: conversations is empty")
     last = len(texts) - 1 - (len(texts) % 2 == 0)
     return list(zip(texts[:last:2], texts[1:last:2], strict=True)), texts[last]
-
-
-def _is_unicode(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _unmarked(text: str) -> str:

@@ -51,7 +51,7 @@ class Worker:
         """Results of the requests, or of as many of the first ones as fit into memory."""
         try:
             return self._model.run_batch(requests, batch_size=len(requests), **self._decoding)
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, FloatingPointError) as error:
             if len(requests) == 1:
                 return [Failure(one_line(error))]
             return [result for request in requests for result in self._run_some([request])]

@@ -106,11 +106,11 @@ class Measurement:
             self._subject.release()
         try:
             step(row)
-        except (RuntimeError, MemoryError, ValueError) as error:
+        except (RuntimeError, MemoryError, ValueError, FloatingPointError) as error:
             if out_of_memory(error):
                 said = one_line(error)
                 row.failure = said if said.startswith("out of memory") else "out of memory"  # the engine's has numbers
-            elif isinstance(error, ValueError) or row.way.name == COMPILED:
+            elif isinstance(error, ValueError | FloatingPointError) or row.way.name == COMPILED:
                 row.failure = one_line(error)[:_LONGEST]  # refused, or a compiler that cannot
             else:
                 raise

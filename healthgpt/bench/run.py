@@ -24,6 +24,8 @@ from healthgpt.tasks import Task
 
 logger = logging.getLogger(__name__)
 
+REPORTS = ("bench.json", "bench.md", "bench.png")
+
 
 @dataclass(frozen=True, kw_only=True)
 class BenchSettings:
@@ -156,7 +158,7 @@ def _processor() -> str:
 
 
 def write_report(report: dict[str, Any], folder: Path) -> None:
-    """Writes bench.json, bench.md and, where matplotlib is installed, bench.png.
+    """Writes the `REPORTS`: bench.json, bench.md and, where matplotlib is installed, bench.png.
 
     Raises:
         OSError: the folder cannot be written.

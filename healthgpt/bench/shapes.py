@@ -15,6 +15,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, CLIPVisionConfig, CLI
 
 from healthgpt.checking import base_shapes
 from healthgpt.config import RELEASED, VISION_LAYERS
+from healthgpt.engine.memory import refuse_too_much
 from healthgpt.loading import ORIGINAL_ATTENTION, LoadOptions, choose_device, choose_dtype, install_plugin
 from healthgpt.model import HealthGPTForConditionalGeneration
 from healthgpt.processor import IMAGE_PLACEHOLDER, HealthGPTProcessor, Prompt
@@ -123,6 +124,7 @@ def random_network(
 
     Raises:
         ValueError: a device that is not there, a dtype that is none, a rank that the experts do not divide.
+        MemoryError, torch.OutOfMemoryError: its weights do not fit.
     """
     device = choose_device(options.device)
     vocabulary = ImageVocabulary(shape.len_tokenizer, shape.num_codes) if shape.num_codes else None
@@ -135,6 +137,9 @@ def random_network(
     ranks = {task: own if rank is None else rank for task, own in shape.ranks.items()}
     if wrong := [number for number in ranks.values() if number < 1 or number % _EXPERTS]:
         raise ValueError(f"rank {wrong[0]} is not a multiple of {_EXPERTS}, the number of experts")
+    with torch.device("meta"):
+        needed = sum(one.nbytes for one in AutoModelForCausalLM.from_config(config, dtype=dtype).parameters())
+    refuse_too_much(needed, f"the weights of a base of {shape.architecture['model_type']}'s shape", device)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []), torch.device(device):
         torch.manual_seed(seed)
         base = AutoModelForCausalLM.from_config(config, dtype=dtype, attn_implementation=attention)

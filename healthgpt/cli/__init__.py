@@ -1,7 +1,7 @@
 """`healthgpt <verb>`: parse, call, print. Heavy imports wait until the flags are known to be good.
 
 Answers and reports go to standard output, notes and errors to standard error. Exit codes: 0 done, 1 `doctor` found
-something wrong or something of a batch failed, 2 the user's mistake in one line, 130 interrupted.
+something wrong or something of a batch failed, 2 what cannot be done, in one line, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -38,11 +38,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _show_notes()
     try:
         return flags.run(flags)
-    except (ValueError, OSError) as error:
-        print(f"healthgpt {flags.verb}: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+        return _fail(flags.verb, error)
+    except RuntimeError as error:
+        from healthgpt.batch.worker import out_of_memory
+
+        if not out_of_memory(error):
+            raise
+        return _fail(flags.verb, error)
     except KeyboardInterrupt:
         return 130
+
+
+def _fail(verb: str, error: Exception) -> int:
+    said = " ".join(str(error).split()) or ("out of memory" if isinstance(error, MemoryError) else type(error).__name__)
+    print(f"healthgpt {verb}: error: {said}", file=sys.stderr)
+    return 2
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -106,3 +117,5 @@ def _show_notes() -> None:
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
+    # Where it is installed it is imported by peft, and warns of what only its quantised layers would miss.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)

@@ -143,7 +143,7 @@ def _summary(flags: argparse.Namespace, answers: AnswerFile) -> int:
 
 def _check(flags: argparse.Namespace) -> None:
     """Fails before any work where a number makes no sense or nothing could be written."""
-    from healthgpt.files import writable_target
+    from healthgpt.files import refuse_file_in_the_way, writable_target
 
     check_numbers(flags, "num_chunks")
     if not 0 <= flags.chunk_idx < flags.num_chunks:
@@ -151,6 +151,7 @@ def _check(flags: argparse.Namespace) -> None:
     writable_target(flags.output)
     if flags.input.exists() and flags.output.exists() and flags.input.samefile(flags.output):
         raise ValueError(f"{flags.output}: is the input; answers need a file of their own")
+    refuse_file_in_the_way(_drawings(flags))
     if flags.input.is_dir():
         for path in (flags.output, _drawings(flags)):
             if path.resolve().is_relative_to(flags.input.resolve()):
@@ -161,7 +162,7 @@ def check_numbers(flags: argparse.Namespace, *more: str) -> None:
     """Raises a ValueError for a number that makes no sense."""
     from healthgpt.decoding import Decoding
 
-    Decoding(**decoding_of(flags))
+    load_options(flags).shortcuts.refuse(Decoding(**decoding_of(flags)))
     for name in ("batch_size", "num_processes", "max_samples", "num_readers", *more):
         value, least = getattr(flags, name), int(name != "num_readers")
         if value is not None and value < least:

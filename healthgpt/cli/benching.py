@@ -38,9 +38,10 @@ def run_bench(flags: argparse.Namespace) -> int:
         raise ValueError("--shape and --model exclude each other")
     if flags.rank is not None and not flags.shape:
         raise ValueError("--rank is of --shape; a model has its own")
-    from healthgpt.bench.run import BenchSettings, bench, write_report
+    from healthgpt.bench.run import REPORTS, BenchSettings, bench, write_report
     from healthgpt.bench.subject import Subject
     from healthgpt.bench.tables import markdown
+    from healthgpt.files import refuse_file_in_the_way, writable_target
     from healthgpt.loading import LoadOptions
     from healthgpt.sources import named_sources
 
@@ -52,7 +53,11 @@ def run_bench(flags: argparse.Namespace) -> int:
         compiled=flags.compile,
     )
     if flags.output:
-        flags.output.mkdir(parents=True, exist_ok=True)  # before the work, not after it
+        # Before the work, not after it.
+        refuse_file_in_the_way(flags.output)
+        flags.output.mkdir(parents=True, exist_ok=True)
+        for name in REPORTS:
+            writable_target(flags.output / name)
     options = LoadOptions(device=flags.device, dtype=flags.dtype)
     if flags.shape:
         subject = Subject.of_shape(flags.shape, options, flags.rank)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from healthgpt.cli.flags import model_sources, parse_bool
+from healthgpt.cli.flags import load_options, model_sources, names_model, parse_bool
 from healthgpt.config import ModelSources
+from healthgpt.tasks import Task
 
 
 def add_convert_flags(command: argparse.ArgumentParser) -> None:
@@ -58,14 +59,20 @@ def run_convert(flags: argparse.Namespace) -> int:
 
 def run_doctor(flags: argparse.Namespace) -> int:
     """`healthgpt doctor`"""
-    from healthgpt.doctor import Finding, examine_machine, examine_model
+    from healthgpt.doctor import Finding, examine_machine, examine_model, examine_placement
 
+    if flags.fusion_layer_path or flags.vqgan_path:  # parts that only drawing needs
+        flags.task = Task.GENERATION
     findings = list(examine_machine())
-    if flags.model or flags.model_name_or_path:
+    try:
+        findings.append(examine_placement(load_options(flags)))
+    except (ValueError, OSError) as error:
+        findings.append(Finding(False, f"placement: {error}"))
+    if names_model(flags):
         try:
             findings += examine_model(model_sources(flags))
         except (ValueError, OSError) as error:
             findings.append(Finding(False, f"model: {error}"))
     for finding in findings:
-        print(f"{'ok   ' if finding.good else 'WRONG'} {finding.text}")
+        print(f"{'ok   ' if finding.good else 'WRONG'} {' '.join(finding.text.split())}")
     return 0 if all(finding.good for finding in findings) else 1

@@ -86,11 +86,18 @@ def decoding_of(flags: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(flags, name) for name in names if getattr(flags, name) is not None}
 
 
+def names_model(flags: argparse.Namespace) -> bool:
+    """Whether any flag says which model it is."""
+    return any(getattr(flags, name) is not None for name in ("model", "vqgan_path", *_RELEASED_FLAGS))
+
+
 def model_sources(flags: argparse.Namespace) -> ModelSources:
     """Where the flags say that the model is."""
     from healthgpt.sources import DEFAULT_VQGAN, named_sources
 
     released = [name for name in _RELEASED_FLAGS if getattr(flags, name) is not None]
+    if flags.model == "":
+        raise ValueError("--model is empty, expected a folder, a hub id or a name")
     if flags.model or not released:
         if released:
             raise ValueError(f"--model names a whole model and excludes --{released[0]}")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from healthgpt.cli.flags import add_bool, add_decoding_flags, decoding_of, load_model
+from healthgpt.cli.flags import add_bool, add_decoding_flags, decoding_of, load_model, load_options
 from healthgpt.cli.viewing import add_look_flags, seen_images
 from healthgpt.tasks import Task
 
@@ -64,6 +64,7 @@ def run_answer(flags: argparse.Namespace) -> int:
     """`healthgpt answer`"""
     _check_targets(flags)
     question, seen = _request(flags)
+    _refuse_to_overwrite(flags)
     images = [picture.picture() for picture in seen]
     model = load_model(flags)
     start = time.perf_counter()
@@ -91,6 +92,7 @@ def run_draw(flags: argparse.Namespace) -> int:
     flags.save_path = flags.save_path or Path("output.png")
     _check_targets(flags, image=True)
     question, seen = _request(flags)
+    _refuse_to_overwrite(flags)
     source = seen[0] if len(seen) == 1 else None
     keep_patient, deidentify = bool(flags.keep_patient), bool(flags.deidentify)
     check_export(flags.save_path, source, keep_patient, deidentify)
@@ -116,7 +118,21 @@ def _request(flags: argparse.Namespace) -> tuple[str, list[Seen]]:
     if flags.question is None and not images:
         images = flags.img_path = [str(example.image)]
         note(f"example: {example.image}, {example.question!r}; truth: {example.truth}")
+    elif flags.question is None:
+        note(f"no --question is given, so it is {example.question!r}")
     return flags.question if flags.question is not None else example.question, seen_images(flags, images)
+
+
+def _refuse_to_overwrite(flags: argparse.Namespace) -> None:
+    """Fails where a result would take the place of an image that was given, or of another result."""
+    json_path = Path(flags.json) if flags.json and flags.json != "-" else None
+    if flags.save_path and json_path and flags.save_path.resolve() == json_path.resolve():
+        raise ValueError(f"{json_path}: --json and --save_path need a file of their own each")
+    for target in filter(None, (flags.save_path, json_path)):
+        for image in map(Path, flags.img_path or []):
+            if target.resolve().is_relative_to(image.resolve()):
+                where = "is in a folder of images" if image.is_dir() else "is an image"
+                raise ValueError(f"{target}: {where} that the model is to see; results need a file of their own")
 
 
 def _check_targets(flags: argparse.Namespace, image: bool = False) -> None:
@@ -125,7 +141,10 @@ def _check_targets(flags: argparse.Namespace, image: bool = False) -> None:
     from healthgpt.files import writable_target
     from healthgpt.images.export import kind_of
 
-    Decoding(**decoding_of(flags))
+    settings = Decoding(**decoding_of(flags))
+    load_options(flags).shortcuts.refuse(settings)
+    if not settings.do_sample and (settings.temperature or settings.top_p not in (None, 1)):
+        note("--temperature and --top_p do nothing without --do_sample")
     if flags.save_path:
         writable_target(flags.save_path)
         if image:

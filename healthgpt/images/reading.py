@@ -68,6 +68,8 @@ def read_scan(source: ImageSource, *, volume: int | None = None) -> Scan:
     if isinstance(source, bytes):
         return _read_bytes(source, "the image", volume)
     if isinstance(source, str | os.PathLike):
+        if not os.fspath(source):
+            raise ValueError("the path of the image is empty, expected a file or folder")
         return _read_path(Path(source), volume)
     library = type(source).__module__.partition(".")[0]
     if library == "pydicom":

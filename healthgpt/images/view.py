@@ -28,6 +28,9 @@ from healthgpt.images.windows import (
 )
 
 _MONTAGE = 9  # slices, unless told
+_SLICE = r"middle|[-+]?\d+(\.\d+)?\s*mm|\d+(\.\d+)?\s*%|0?\.\d+|1\.0*|\d+"
+_SLICES = re.compile(rf"montage(:\d+)?|\s*({_SLICE})\s*(,\s*({_SLICE})\s*)*")
+_NO_SLICE = "is none; expected an index, middle, 50%, -12.5mm or montage"
 _SQUARE = 0.01  # by which the spacings of rows and columns may differ and pixels still be square
 # Values as low as air's and no lower than a CT's lowest: nothing but CT is stored so.
 _AIR, _LOWEST_HU = -900, -4096
@@ -61,8 +64,10 @@ class View:
         """A view from text.
 
         Raises:
-            ValueError: a window or plane that is none.
+            ValueError: a window, slice or plane that is none.
         """
+        if slice is not None and not _SLICES.fullmatch(str(slice).strip().lower()):
+            raise ValueError(f"slice {str(slice)!r} {_NO_SLICE}")
         if plane is not None and plane not in set(Plane):
             raise ValueError(f"plane {plane!r} is none of {', '.join(Plane)}")
         return cls(
@@ -213,7 +218,7 @@ def _one_slice(plan: SlicePlan, text: str) -> int:
             raise ValueError(f"{name}: slice {text} is not there; it has {count}, numbered from 0")
         return int(text)
     else:
-        raise ValueError(f"slice {text!r} is none; expected an index, middle, 50%, -12.5mm or montage")
+        raise ValueError(f"slice {text!r} {_NO_SLICE}")
     if part > 1:
         raise ValueError(f"slice {text!r} is past the end")
     return min(count - 1, math.floor(part * count))
