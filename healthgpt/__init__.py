@@ -9,6 +9,7 @@
 Importing the package loads nothing heavy; its names load on first use.
 """
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,12 @@ _HOMES = {
     "Task": "tasks",
     "TaskType": "tasks",
 }
+
+# peft imports bitsandbytes where that is installed, which then warns, in every process, of a kernel that only its 4-bit
+# layers on a CPU would be faster with.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(
+    lambda record: "gemm_4bit_forward" not in record.getMessage()
+)
 
 
 def __getattr__(name: str) -> Any:

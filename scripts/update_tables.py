@@ -101,12 +101,19 @@ def guessing() -> str:
     return "\n".join(lines) + "\n"
 
 
+def missed(value: float, goal: str) -> bool:
+    """Whether a goal that is a bound is missed."""
+    bound, _, number = goal.partition(" ")
+    return (bound == ">=" and value < float(number)) or (bound == "<=" and value > float(number))
+
+
 def plain(name: str) -> str:
     """Rows of a benchmark that have what was measured, its value and maybe a goal."""
     lines = ["| | | goal |", "|---|---|---|"]
     for row in read_json(RESULTS / f"{name}.json")["rows"]:
         value = f"{row['value']:,.0f}" if row["value"] == round(row["value"]) else f"{row['value']:.3g}"
-        lines.append(f"| {row['what']} | {value} {row['unit']} | {row['goal']} |")
+        goal = row["goal"] + (" **missed**" if missed(row["value"], row["goal"]) else "")
+        lines.append(f"| {row['what']} | {value} {row['unit']} | {goal} |")
     return "\n".join(lines) + "\n"
 
 

@@ -117,5 +117,5 @@ def _show_notes() -> None:
     logger.handlers = [handler]
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    # Where it is installed it is imported by peft, and warns of what only its quantised layers would miss.
+    # Its 8-bit layers tell of every product that it is rounded.
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
