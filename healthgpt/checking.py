@@ -6,6 +6,7 @@ on the meta device, so without memory) and the ViT. Loading, conversion and `doc
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from healthgpt.tasks import Task
 from healthgpt.templates import ChatTemplate, choose_template
 from healthgpt.tokenization import SlowTokenizer, load_tokenizer
 from taming_transformers import GumbelVQ, load_vqgan
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +78,8 @@ def check_backbone(base: str, vit: str, template: str | None, *, with_weights: b
     require_file(vit_folder / "config.json")
     if (decoding := base_folder / "generation_config.json").exists():  # transformers passes over a damaged one
         read_json(decoding)
+    else:
+        logger.warning("%s: no such file, so answers end at what config.json names alone, maybe too late", decoding)
     config = first_line_errors(f"{base_folder / 'config.json'}", AutoConfig.from_pretrained, base_folder)
     vision = first_line_errors(f"{vit_folder / 'config.json'}", CLIPVisionConfig.from_pretrained, vit_folder)
     tokenizer = load_tokenizer(base_folder)

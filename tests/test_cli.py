@@ -304,6 +304,15 @@ def test_doctor_says_what_is_wrong(random_folder, tmp_path, capsys, name, conten
     assert message in wrong[0]
 
 
+def test_a_base_without_its_generation_config_is_said(random_folder, tmp_path, capsys):
+    folder = shutil.copytree(random_folder, tmp_path / "model")
+    (folder / "base" / "generation_config.json").unlink()
+    asked = ["answer", "--model", folder, "--device", "cpu", "--question", "Why?", "--max_new_tokens", 2]
+    code, _, err = run(asked, capsys)
+    assert code == 0
+    assert err.count("generation_config.json: no such file, so answers end at what config.json names alone") == 1
+
+
 def test_doctor_shows_both_shapes_of_the_wrong_models_plugin(m3, capsys):
     flags = m3.flags(Task.COMPREHENSION)
     flags[5] = str(GOLDEN / "l14" / "com_hlora_weights.bin")
