@@ -51,6 +51,10 @@ class Endpoint(ThreadingHTTPServer):
         self.rule, self.bodies, self.keys, self.lock = rule, [], [], threading.Lock()
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
 
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], ConnectionError):  # a client that has heard enough
+            super().handle_error(request, client_address)
+
     def prompts(self):
         return [body["messages"][0]["content"] for body in self.bodies]
 
