@@ -267,15 +267,16 @@ def nano() -> HealthGPT:
 
 @pytest.mark.parametrize("settings", [GREEDY, SETTINGS["penalised"]], ids=["greedy", "penalised"])
 @pytest.mark.parametrize("new_capture", [None, Repeating], ids=["looked at", "unseen"])
-def test_texts_leave_and_join_while_others_go_on(nano, new_capture, settings, monkeypatch):
+@pytest.mark.parametrize("alike", [False, True], ids=["different images", "same images"])
+def test_texts_leave_and_join_while_others_go_on(nano, new_capture, settings, alike, monkeypatch):
     """More texts than places, of unequal prompts and lengths: each is what it is alone."""
-    examples = "healthgpt/examples/"
     asked = ("Describe this image.", "What imaging modality is this?", "Is there a lesion? " * 9, "What organ is it?")
-    images = ([], [f"{examples}brain_ct.png"], [f"{examples}chest_xray.png"])
-    requests = [
-        Request(task=Task.COMPREHENSION, question=question, images=image)
-        for question, image in itertools.product(asked, images)
-    ]
+    images = [[], *([f"healthgpt/examples/{name}.png"] for name in ("brain_ct", "chest_xray", "fundus"))]
+    if alike:  # of the same image many
+        pairs = list(itertools.product(asked, images[:3]))
+    else:
+        pairs = [(question, []) for question in asked] + list(zip(asked, images[1:], strict=False))
+    requests = [Request(task=Task.COMPREHENSION, question=question, images=image) for question, image in pairs]
     engine, prompts = nano._engine, prompts_of(nano, requests)
     alone, sure = [], []
     for prompt in prompts:
@@ -286,12 +287,19 @@ def test_texts_leave_and_join_while_others_go_on(nano, new_capture, settings, mo
     monkeypatch.setattr(engine, "_steppers", new_capture and Steppers(new_capture))
     monkeypatch.setattr("healthgpt.engine.stepping._GRAIN", 32)
     monkeypatch.setattr("healthgpt.engine.cohorts._ROOM", 2)
+    together, embedded = [], engine._embedded
+    monkeypatch.setattr(engine, "_embedded", lambda prompts: together.append(len(prompts)) or embedded(prompts))
     for places in (1, 3, 5, 11):
+        together.clear()
         told = [[] for _ in prompts]
         watch = [lambda token, told=one: told.append(token) or True for one in told]
         confidence = FirstTokenConfidence()
         found = engine.answer(prompts, settings, [40] * len(prompts), places=places, watch=watch, confidence=confidence)
         assert found == told == alone
+        if alike:  # so that each image is read once for those of a batch
+            assert all(count == places for count in together[:-1])
+        elif places == 3:
+            assert any(count < places for count in together[:-1])
         torch.testing.assert_close(confidence.values, torch.stack(sure), rtol=1e-4, atol=1e-4)
         shorter = [1 + number % 9 for number in range(len(prompts))]
         cut = engine.answer(prompts, settings, shorter, places=places)

@@ -61,7 +61,8 @@ def run_doctor(flags: argparse.Namespace) -> int:
     """`healthgpt doctor`"""
     from healthgpt.doctor import Finding, examine_machine, examine_model, examine_placement
 
-    if flags.fusion_layer_path or flags.vqgan_path:  # parts that only drawing needs
+    # Parts that only drawing needs, but for fusion weights that answers are asked to run on.
+    if flags.vqgan_path or (flags.fusion_layer_path and not flags.apply_fusion):
         flags.task = Task.GENERATION
     findings = list(examine_machine())
     try:

@@ -21,7 +21,6 @@ from healthgpt.processor import Prompt
 Embed = Callable[[Sequence[Prompt]], Sequence[EmbeddedPrompt]]
 
 _HEADROOM = 64  # tokens that a cache has room for beyond a prompt before it has to grow
-_WAIT = 4  # a newcomer may wait until a fourth of the places is free, so that several are read together
 
 
 @dataclass(kw_only=True)
@@ -62,24 +61,26 @@ class Text:
         return self.positions + len(self.tokens) - 1
 
 
-def may_join(waiting: int, working: int, places: int) -> int:
-    """How many of those that wait are to be taken in now."""
+def may_join(waiting: int, working: int, places: int, at_once: int) -> int:
+    """How many of those that wait are to be taken in now: none, until `at_once` places are free."""
     free = places - working
-    return min(free, waiting) if not working or free * _WAIT >= places else 0
+    return min(free, waiting) if free >= at_once else 0
 
 
 class Answering:
     """Decodes texts, as many at once as there are places.
 
     Args:
-        places: sequences at once.
+        places: sequences at once. at_once: so many newcomers are read together.
         stop_ids: tokens that end a text, as its last one.
         embed: is called for prompts when their texts begin.
     """
 
-    def __init__(self, decoder: Decoder, chooser: Chooser, stop_ids: Sequence[int], places: int, embed: Embed):
+    def __init__(
+        self, decoder: Decoder, chooser: Chooser, stop_ids: Sequence[int], embed: Embed, places: int, at_once: int
+    ):
         self._decoder, self._chooser, self._embed = decoder, chooser, embed
-        self._stop_ids, self._places = frozenset(stop_ids), places
+        self._stop_ids, self._places, self._at_once = frozenset(stop_ids), places, at_once
         self._waiting: deque[Text] = deque()
         self._working: list[Text] = []
         self._cache: KeyValueCache | None = None
@@ -96,7 +97,7 @@ class Answering:
             FloatingPointError: logits that are no numbers.
         """
         while self._waiting or self._working:
-            if count := may_join(len(self._waiting), len(self._working), self._places):
+            if count := may_join(len(self._waiting), len(self._working), self._places, self._at_once):
                 yield from self._take_in([self._waiting.popleft() for _ in range(count)])
             if self._working:
                 yield from self._step()

@@ -26,25 +26,27 @@ def answer_together(
     embed: Embed,
     *,
     places: int,
+    at_once: int,
     penalty: float = 1.0,
 ) -> None:
     """Decodes texts to their ends.
 
     Args:
-        places: sequences at once. embed: is called for prompts when their texts begin.
+        embed: is called for prompts when their texts begin.
+        places: sequences at once, no more than texts. at_once: so many newcomers are read together.
         penalty: of tokens that a text has; 1 is none.
 
     Raises:
         FloatingPointError: logits that are no numbers.
         MemoryError, torch.OutOfMemoryError: keys and values that do not fit.
     """
-    waiting, places = deque(texts), min(places, len(texts))
+    waiting = deque(texts)
     longest, most = max(text.positions for text in texts), max(text.most for text in texts)
     buffer = -(-most // 1024) * 1024 + _UNSEEN  # one length of most requests, so that the stepper serves them all
     stepper = steppers.take(decoder, slice(None), places, longest + min(most, _ROOM), buffer, penalty)
     working: dict[int, Text] = {}
     while waiting or working:
-        if count := may_join(len(waiting), len(working), places):
+        if count := may_join(len(waiting), len(working), places, at_once):
             free = [row for row in range(places) if row not in working][:count]
             newcomers = {row: waiting.popleft() for row in free}
             logits = stepper.begin(newcomers, embed([text.prompt for text in newcomers.values()]))

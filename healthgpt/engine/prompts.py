@@ -61,6 +61,12 @@ def embed_prompts(
     ]
 
 
+def begin_alike(prompts: Sequence[Prompt]) -> bool:
+    """Whether some prompts have a beginning in common that is read once where they are read together."""
+    keys = [key for key in _beginnings(prompts) if key is not None]
+    return len(set(keys)) < len(keys)
+
+
 def _cut(prompt: Prompt) -> int:
     """How many ids a prompt has up to its last image; 0 without one."""
     return len(prompt.ids) - ([*reversed(prompt.ids), IMAGE_PLACEHOLDER].index(IMAGE_PLACEHOLDER))
